@@ -1,0 +1,5 @@
+"""Group ``data``: how a file becomes a Dataset."""
+
+from .dataset import Dataset, Provenance
+
+__all__ = ["Dataset", "Provenance"]

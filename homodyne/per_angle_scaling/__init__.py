@@ -1,0 +1,1 @@
+"""Group ``per_angle_scaling``."""

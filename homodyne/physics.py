@@ -1,0 +1,139 @@
+"""The model of a two-time map under diffusion and laminar shear, written once.
+
+    c2(phi, t_i, t_j) = offset(phi) + contrast(phi) h,      h = |g1|^2 = exp(-(x0_j - x0_i)) F(x1_j - x1_i),      t_i < t_j
+    x0 = q^2 A(t),       A = integral of J(t) = D0 t^alpha + D_offset                                   (Angstrom^2)
+    x1 = kappa B(t),     B = integral of gamma_dot(t) = gamma_dot_t0 t^beta + gamma_dot_t_offset        (strain)
+
+x0 and x1 are the two *states* of a frame; h of a pair of frames depends on their differences only. Everything else (maps, sums,
+simulations, figures) evaluates these functions on other index arrays. Units: q 1/Angstrom, gap Angstrom, t s, phi degrees.
+D0 is the amplitude of J, which is twice the Stokes-Einstein coefficient at equilibrium. Source: docs/theory.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+TRANSPORT = ("D0", "alpha", "D_offset")
+SHEAR = ("gamma_dot_t0", "beta", "gamma_dot_t_offset")
+PARAMETERS = {"static": TRANSPORT, "laminar_flow": (*TRANSPORT, *SHEAR, "phi0")}
+
+
+@dataclass(frozen=True)
+class ShearKernel:
+    """F(x1) = sinc(x1)^power with kappa = phase_factor q L cos(phi0 - phi), sinc(x) = sin(x)/x."""
+
+    phase_factor: float
+    power: int
+
+
+SHEAR_KERNELS = {
+    # Average of exp(i q v t) over a linear velocity profile across the gap (docs/theory.md, section 2).
+    "gap_average": ShearKernel(phase_factor=0.5, power=2),
+    # What homodyne 2.x computes: sinc(q L cos(phi0 - phi) Gamma / 2 pi)^4; kept to compare with existing fits.
+    "homodyne_v2": ShearKernel(phase_factor=0.5 / np.pi, power=4),
+}
+
+
+def power_law(amplitude: ArrayLike, exponent: ArrayLike, offset: ArrayLike, t: ArrayLike) -> jax.Array:
+    """Rate amplitude t^exponent + offset at times t (n,).
+
+    Two named rules make it defined everywhere. *Arrest*: where the law is negative the rate is zero (nothing moves; fits never
+    enter that region). *Half frame*: a frame at t = 0 is evaluated at half a frame, where a negative exponent is finite.
+    """
+    t = jnp.asarray(t)
+    moment = jnp.where(t == 0, 0.5 * (t[1] - t[0]) if t.shape[0] > 1 else 1.0, t)
+    return jnp.maximum(amplitude * moment**exponent + offset, 0.0)
+
+
+def cumulative(rate: ArrayLike, t: ArrayLike) -> jax.Array:
+    """Integral of a rate (n,) from t[0] to each t (n,) by the trapezoidal rule; 0 at t[0]. Exact for constant rates."""
+    rate, t = jnp.asarray(rate), jnp.asarray(t)
+    area = 0.5 * (rate[1:] + rate[:-1]) * jnp.diff(t)
+    return jnp.concatenate([jnp.zeros_like(area[:1]), jnp.cumsum(area)])
+
+
+def phase_per_strain(phi: ArrayLike, phi0: ArrayLike, q: float, gap: float, kernel: ShearKernel) -> jax.Array:
+    """kappa: shear phase per unit of strain at azimuth phi (degrees), flow direction phi0 (degrees)."""
+    return kernel.phase_factor * q * gap * jnp.cos(jnp.deg2rad(phi0 - phi))
+
+
+def sinc(x: ArrayLike) -> jax.Array:
+    """sin(x)/x, by its series below 0.1, where the quotient loses the digits that derivatives need."""
+    x = jnp.asarray(x)
+    small = jnp.abs(x) < 0.1
+    square = jnp.where(small, x * x, 0.0)
+    series = 1 - square / 6 * (1 - square / 20 * (1 - square / 42 * (1 - square / 72 * (1 - square / 110))))
+    safe = jnp.where(small, 1.0, x)
+    return jnp.where(small, series, jnp.sin(safe) / safe)
+
+
+def decay(difference: tuple[jax.Array, ...], power: int) -> jax.Array:
+    """h of pairs of frames from the differences of their states: (x0_j - x0_i,) or (x0_j - x0_i, x1_j - x1_i), t_i <= t_j."""
+    if len(difference) == 1:
+        return jnp.exp(-difference[0])
+    return jnp.exp(-difference[0]) * sinc(difference[1]) ** power
+
+
+def two_time(
+    parameters: Mapping[str, float],
+    phi: ArrayLike,
+    t: ArrayLike,
+    *,
+    q: float,
+    gap: float | None = None,
+    mode: str = "laminar_flow",
+    shear_kernel: str = "gap_average",
+    contrast: ArrayLike = 1.0,
+    offset: ArrayLike = 1.0,
+) -> np.ndarray:
+    """Two-time maps c2 from parameters, without data or configuration.
+
+    Args:
+        parameters: by name: D0 (Angstrom^2/s), alpha, D_offset (Angstrom^2/s) and, in laminar flow, gamma_dot_t0 (1/s), beta,
+            gamma_dot_t_offset (1/s), phi0 (degrees).
+        phi: (n_phi,) or scalar, degrees.
+        t: (n,) frame times, s, increasing, not negative. A frame at t = 0 uses the half-frame rule of ``power_law``.
+        q: wavevector, 1/Angstrom.
+        gap: shear gap, Angstrom; needed in laminar flow.
+        mode: ``laminar_flow`` or ``static``.
+        shear_kernel: ``gap_average`` or ``homodyne_v2``.
+        contrast, offset: scalar or (n_phi,).
+
+    Returns:
+        (n_phi, n, n) float64, symmetric; contrast + offset on the diagonal.
+
+    Raises:
+        ValueError: a name is missing or unknown, or an argument is out of range.
+    """
+    if mode not in PARAMETERS:
+        raise ValueError(f"mode is {mode!r}; accepted: {', '.join(PARAMETERS)}")
+    if shear_kernel not in SHEAR_KERNELS:
+        raise ValueError(f"shear_kernel is {shear_kernel!r}; accepted: {', '.join(SHEAR_KERNELS)}")
+    if set(parameters) != set(PARAMETERS[mode]):
+        raise ValueError(f"parameters are {sorted(parameters)}; mode {mode} needs exactly {sorted(PARAMETERS[mode])}")
+    times = np.asarray(t, dtype=np.float64)
+    angles = np.atleast_1d(np.asarray(phi, dtype=np.float64))
+    if times.ndim != 1 or len(times) < 2 or times[0] < 0 or np.any(np.diff(times) <= 0):
+        raise ValueError("t must be a 1-D array of at least two increasing, non-negative times in seconds")
+    if mode == "laminar_flow" and gap is None:
+        raise ValueError("gap is missing; laminar flow needs the shear gap in Angstrom (200 um = 2e6)")
+    if not q > 0 or (gap is not None and not gap > 0):
+        raise ValueError(f"q and gap must be positive, found q={q}, gap={gap}")
+    with jax.enable_x64(True):
+        kernel = SHEAR_KERNELS[shear_kernel]
+        x0 = q**2 * cumulative(power_law(*(parameters[name] for name in TRANSPORT), times), times)
+        states = [jnp.broadcast_to(x0, (len(angles), len(times)))]
+        if mode == "laminar_flow":
+            strain = cumulative(power_law(*(parameters[name] for name in SHEAR), times), times)
+            kappa = phase_per_strain(angles, parameters["phi0"], q, gap or 0.0, kernel)
+            states.append(kappa[:, None] * strain)
+        # |x_j - x_i| puts every pair in time order: x0 increases and h is even in x1.
+        difference = tuple(jnp.abs(x[:, None, :] - x[:, :, None]) for x in states)
+        h = np.asarray(decay(difference, kernel.power))
+    scale = np.broadcast_to(np.asarray(contrast, dtype=np.float64), angles.shape)[:, None, None]
+    base = np.broadcast_to(np.asarray(offset, dtype=np.float64), angles.shape)[:, None, None]
+    return base + scale * h
