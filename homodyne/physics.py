@@ -56,9 +56,9 @@ def cumulative(rate: ArrayLike, t: ArrayLike) -> jax.Array:
     return jnp.concatenate([jnp.zeros_like(area[:1]), jnp.cumsum(area)])
 
 
-def phase_per_strain(phi: ArrayLike, phi0: ArrayLike, q: float, gap: float, kernel: ShearKernel) -> jax.Array:
-    """kappa: shear phase per unit of strain at azimuth phi (degrees), flow direction phi0 (degrees)."""
-    return kernel.phase_factor * q * gap * jnp.cos(jnp.deg2rad(phi0 - phi))
+def phase_per_strain(phi: ArrayLike, phi0: ArrayLike, phase: float) -> jax.Array:
+    """kappa: shear phase per unit of strain at azimuth phi, flow direction phi0 (degrees); phase = phase_factor q L."""
+    return phase * jnp.cos(jnp.deg2rad(jnp.asarray(phi0) - jnp.asarray(phi)))
 
 
 def sinc(x: ArrayLike) -> jax.Array:
@@ -129,7 +129,7 @@ def two_time(
         states = [jnp.broadcast_to(x0, (len(angles), len(times)))]
         if mode == "laminar_flow":
             strain = cumulative(power_law(*(parameters[name] for name in SHEAR), times), times)
-            kappa = phase_per_strain(angles, parameters["phi0"], q, gap or 0.0, kernel)
+            kappa = phase_per_strain(angles, parameters["phi0"], kernel.phase_factor * q * (gap or 0.0))
             states.append(kappa[:, None] * strain)
         # |x_j - x_i| puts every pair in time order: x0 increases and h is even in x1.
         difference = tuple(jnp.abs(x[:, None, :] - x[:, :, None]) for x in states)

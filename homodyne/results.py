@@ -76,14 +76,15 @@ class Fit:
 
     Attributes:
         parameters: physical parameters by the user's names, in the order of the mode.
-        rates: the best determined numbers of each rate law (value and logarithmic slope at the reference time), reported first.
+        rates: the best determined numbers of each rate law, reported first: rate at its best time, rate and logarithmic slope at t_ref.
+        t_ref: geometric mean of the first and last time, s.
         curves: rates against time.
         phi, contrast, contrast_error, offset, offset_error: (P,) each.
         names, covariance: K names (physical, then contrast[i], then offset[i]) and their (K, K) covariance; NaN where a
             parameter has no finite error.
         noise, noise_text: option that made the errors, and what it assumes.
         sigma: rms residual of a pixel.
-        chi2: sum of squared residuals divided by sigma_prior^2 (1 when unknown).
+        chi2: sum of squared residuals in units of the pixel noise variance, which is estimated without a model (cells.py).
         dof: number of pairs minus number of fitted numbers.
         statements: identifiability, bounds and symmetry, in words.
         decisions: every automatic choice, with its reason.
@@ -96,6 +97,7 @@ class Fit:
     scaling: str
     parameters: dict[str, Estimate]
     rates: dict[str, Estimate]
+    t_ref: float
     curves: dict[str, Curve]
     phi: np.ndarray
     contrast: np.ndarray

@@ -1,0 +1,140 @@
+"""Maps averaged over cells of lag and age: a thousand times fewer values to search a start on.
+
+lag = j - i, age = (i + j)/2. Lag edges grow by a quarter (single lags up to 5), the age bands are narrow at the start of the
+record. A cell keeps its weight, mean c2, mean lag and mean age; the model in it is evaluated at the frames age -+ lag/2 by linear
+interpolation of the states. The scatter inside cells gives the pixel noise without a model. Source: docs/optimizer.md.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .mode.base import Model
+from .pairsums import LEVEL, Order, Pair, PairSums, unpack_sums
+from .tiles import TILE, tile_index
+
+LAG_GROWTH = 1.25
+AGE_EDGES = np.concatenate([np.arange(4) / 64, np.arange(2, 12) / 32, np.arange(6, 17) / 16])
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells of P maps; unused ones have weight 0. All arrays (P, C).
+
+    Attributes:
+        weight: number (or weight) of pixels. mean: of c2 - LEVEL. early, late: mean frame indices of the pair, fractional.
+        pixel_variance: noise variance of one pixel, from the scatter inside cells.
+    """
+
+    weight: np.ndarray
+    mean: np.ndarray
+    early: np.ndarray
+    late: np.ndarray
+    pixel_variance: float
+
+    @property
+    def used(self) -> int:
+        """Number of cells with data."""
+        return int(np.count_nonzero(self.weight))
+
+
+def lag_edges(n: int) -> np.ndarray:
+    """Integer lag edges 1, 2, 3, ... growing by LAG_GROWTH up to n."""
+    edges = [1]
+    while edges[-1] < n:
+        edges.append(max(edges[-1] + 1, int(edges[-1] * LAG_GROWTH)))
+    edges[-1] = n
+    return np.array(edges)
+
+
+def bin_maps(tiles, n: int, weights=None) -> tuple[Cells, Cells]:
+    """One pass over all pixels.
+
+    Args:
+        tiles: (P, n_tiles, TILE, TILE), NaN = not used. n: frames. weights: like tiles or None.
+
+    Returns:
+        The cells of (lag, age), and coarse ones that keep lag only.
+    """
+    edges = lag_edges(n)
+    lag_bin = np.searchsorted(edges, np.arange(n), side="right") - 1
+    age_bin = np.minimum(np.searchsorted(AGE_EDGES, np.arange(2 * n - 1) / (2 * n - 2), side="right") - 1, len(AGE_EDGES) - 2)
+    ages, lags = len(AGE_EDGES) - 1, len(edges) - 1
+    inside = np.arange(TILE)
+    sums = np.zeros((len(tiles), 5, lags * ages))
+    for k, (row, column) in enumerate(zip(*tile_index(n), strict=True)):
+        early, late = np.broadcast_arrays(row * TILE + inside[:, None], column * TILE + inside[None, :])
+        index = lag_bin[np.clip(late - early, 0, n - 1)] * ages + age_bin[np.minimum(early + late, 2 * n - 2)]
+        for angle in range(len(tiles)):
+            tile = np.asarray(tiles[angle, k])
+            used = np.isfinite(tile)
+            y, cell = tile[used].astype(np.float64) - LEVEL, index[used]
+            w = np.ones_like(y) if weights is None else np.asarray(weights[angle, k])[used].astype(np.float64)
+            for total, value in zip(sums[angle], (w, w * y, w * y * y, w * early[used], w * late[used]), strict=True):
+                total += np.bincount(cell, value, minlength=total.size)
+    fine = _cells(sums)
+    return fine, _cells(sums.reshape(len(tiles), 5, lags, ages).sum(-1), fine.pixel_variance)
+
+
+def _cells(sums: np.ndarray, pixel_variance: float | None = None) -> Cells:
+    weight, y, yy, early, late = np.moveaxis(sums, 1, 0)
+    safe = np.where(weight > 0, weight, 1.0)
+    if pixel_variance is None:
+        full = weight >= 8
+        scatter = (yy - y * y / safe)[full] / (weight[full] - 1)
+        pixel_variance = float(np.median(scatter)) if scatter.size else float("nan")
+    return Cells(weight, y / safe, early / safe, late / safe, pixel_variance)
+
+
+class CellSums:
+    """PairSums on the cells of maps at angles phi (P,) degrees, for one parameter vector or many."""
+
+    def __init__(self, cells: Cells, phi: np.ndarray) -> None:
+        frames = np.stack([cells.early, cells.late])
+        lower = np.floor(frames).astype(np.int32)
+        self._data = (cells.weight, cells.mean, lower, frames - lower, np.asarray(phi, dtype=np.float64))
+
+    def __call__(self, model: Model, u: np.ndarray, order: Order) -> PairSums:
+        """Sums at u (p,)."""
+        totals = _cell_sums(model, model.pair, order, self._data, u)
+        return unpack_sums(np.asarray(totals), len(u) if order else 0, order)
+
+    def batch(self, model: Model, points: np.ndarray) -> PairSums:
+        """Order-0 sums at many points (B, p)."""
+        return unpack_sums(np.asarray(_batch_sums(model, model.pair, self._data, points)), 0, 0)
+
+
+@partial(jax.jit, static_argnames="pair")
+def _batch_sums(model: Model, pair: Pair, data, points: jax.Array) -> jax.Array:
+    return jax.lax.map(lambda u: _cell_sums(model, pair, 0, data, u), points, batch_size=16)
+
+
+@partial(jax.jit, static_argnames=("pair", "order"))
+def _cell_sums(model: Model, pair: Pair, order: Order, data, u: jax.Array) -> jax.Array:
+    weight, mean, lower, fraction, phi = data
+
+    def decays(v: jax.Array) -> jax.Array:
+        x = jax.vmap(model.states, (None, 0))(v, phi)
+        upper = jnp.minimum(lower + 1, x.shape[-1] - 1)
+
+        def at(side: int) -> jax.Array:
+            low = jnp.take_along_axis(x, lower[side][:, None, :], axis=-1)
+            high = jnp.take_along_axis(x, upper[side][:, None, :], axis=-1)
+            return low + fraction[side][:, None, :] * (high - low)
+
+        difference = at(1) - at(0)
+        return pair(tuple(difference[:, s] for s in range(x.shape[1])))
+
+    h = decays(u)
+    wy = weight * mean
+    totals = [weight, wy, wy * mean, weight * h, weight * h * h, wy * h]
+    out = [jnp.stack([t.sum(-1) for t in totals], -1)]
+    if order > 0:
+        slope = jax.jacfwd(decays)(u)
+        out += [jnp.einsum("fc,fcp->fp", factor, slope) for factor in (weight, weight * h, wy)]
+    if order > 1:
+        out.append(jnp.einsum("fc,fcp,fcq->fpq", weight, slope, slope).reshape(len(weight), -1))
+    return jnp.concatenate(out, -1)

@@ -1,0 +1,94 @@
+"""noise=frame_clustered: errors from the residuals alone, for pixels that are correlated along frames.
+
+With U_a the image of residual times the derivative of c2 by number a, and a Bartlett kernel K over frames of half-width L,
+
+    tensor      V_ab = tr(K U_a K U_b)/2          pairs (i, j), (k, l) with i near k and j near l
+    two-way     V_ab = u_a' K u_b - tensor        u = row sums of U: i near k or j near l, counted once
+    covariance  A^-1 V A^-1
+
+and each standard error is the larger of the two. L is twice the correlation time, from the fitted h. Source: docs/noise.md.
+"""
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from ..problem import states_and_slopes
+from ..tiles import TILE
+from .base import AbstractNoise, Minimised, Noise
+
+BINS = 512
+
+
+class FrameClustered(AbstractNoise):
+    """``width``: half-width of the kernel in correlation times; a correlation time is the mean row sum of h."""
+
+    width: Annotated[float, Field(gt=0)]
+
+    def covariance(self, minimum: Minimised) -> Noise:
+        dataset, design = minimum.source.dataset, minimum.problem.design
+        width = self._frames(minimum)
+        bin_size = self._bin_size(dataset.n, width)
+        information = minimum.information
+        size, count = information.size, len(dataset.phi)
+        tensor = np.zeros_like(information.bread)
+        score = np.zeros_like(information.bread)
+        images = minimum.source.score_images(minimum.problem.model, minimum.evaluation, bin_size, minimum.loss)
+        for angle, image in enumerate(images):
+            expand = np.zeros((size + 2, len(tensor)))
+            expand[:size, :size] = np.eye(size)
+            expand[size:, size:] = information.expand[[angle, count + angle]]
+            both, either = bartlett(image, max(1, round(width / bin_size)))
+            tensor += expand.T @ both @ expand
+            score += expand.T @ either @ expand
+        bread = minimum.efficiency * information.bread
+        first, second = bread @ tensor @ bread, bread @ (score - tensor) @ bread
+        base = np.sqrt(np.maximum(np.diagonal(first), 0.0))
+        larger = np.sqrt(np.maximum(np.maximum(np.diagonal(first), np.diagonal(second)), 0.0))
+        stretch = np.where(base > 0, larger / np.where(base > 0, base, 1.0), 1.0)
+        text = (
+            f"from residuals, correlated within {width:.0f} frames ({design.count + size - int(information.held.sum())} numbers fitted); "
+            "larger of tensor and two-way clustering"
+        )
+        return Noise(np.outer(stretch, stretch) * first, text)
+
+    def _frames(self, minimum: Minimised) -> float:
+        """Half-width of the kernel, frames: ``width`` times the mean over frames and angles of the two-sided row sum of h."""
+        dataset, model = minimum.source.dataset, minimum.problem.model
+        x = np.asarray(states_and_slopes(model, dataset.phi, minimum.evaluation.u, slopes=False)[0])
+        total = sum(
+            float(np.sum(h[np.isfinite(c2)]))
+            for angle in range(len(x))
+            for _, _, c2, h in minimum.source.values(model, x[angle], angle)
+        )
+        frames = (dataset.n - 1) * dataset.n / 2 / max(float(np.mean(dataset.pairs)), 1.0)
+        row_sum = 2 * total / len(x) * frames / dataset.n
+        return float(np.clip(self.width * (1 + row_sum), 1.0, dataset.n / 3))
+
+    @staticmethod
+    def _bin_size(n: int, width: float) -> int:
+        """Frames per bin: at most an eighth of the kernel, and no more than needed for BINS bins."""
+        size = 1
+        while size < TILE and n / size > BINS and 16 * size <= width:
+            size *= 2
+        return size
+
+
+def bartlett(image: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tensor and frame-score forms of V (a, a) from symmetric images (a, b, b), zero diagonal pairs; kernel half-width in bins.
+
+    K_mm' = max(0, 1 - |m - m'|/L) is 1/L times the overlap of two windows of L bins, so both are sums over moving windows.
+    """
+    moving = _window(_window(image, width, 1), width, 2).reshape(len(image), -1)
+    rows = _window(image.sum(axis=2), width, 1)
+    return 0.5 * moving @ moving.T / width**2, rows @ rows.T / width
+
+
+def _window(image: np.ndarray, width: int, axis: int) -> np.ndarray:
+    """Sums over all windows of ``width`` along an axis, those that overhang the ends included."""
+    moved = np.moveaxis(image, axis, 0)
+    total = np.zeros((len(moved) + 2 * width - 1, *moved.shape[1:]))
+    total[width : width + len(moved)] = np.cumsum(moved, axis=0)
+    total[width + len(moved) :] = total[width + len(moved) - 1]
+    return np.moveaxis(total[width:] - total[:-width], 0, axis)

@@ -1,0 +1,269 @@
+"""Phase 3: Dataset -> Fit. Model and scaling make the Problem, the optimizer minimises it, the noise option makes the errors."""
+
+import hashlib
+import logging
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+import numpy as np
+from scipy.stats import chi2 as chi2_distribution
+
+from .cells import bin_maps
+from .data import Dataset
+from .identifiability import Identified, identify
+from .noise.base import Minimised, Noise
+from .optimizer.base import Solution, Task
+from .optimizer.loss import LOSSES
+from .optimizer.progress import Progress
+from .per_angle_scaling.base import Design
+from .problem import CellSource, Information, PixelSource, Problem, WeightedLoss, information, states_and_slopes
+from .results import Fit, Outcome
+
+if TYPE_CHECKING:
+    from .config import Job
+
+log = logging.getLogger("homodyne")
+
+ModelRows = Callable[[int, int, int], np.ndarray]
+"""Rows of the fitted map of one angle: (angle, start, stop) -> (stop - start, n) c2."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A minimum with one scaling, its information and its errors."""
+
+    solution: Solution
+    job: "Job"
+    dataset: Dataset
+    seconds: float
+
+    @property
+    def finished(self) -> bool:
+        return self.solution.outcome is not Outcome.INTERRUPTED
+
+    @property
+    def problem(self) -> Problem:
+        return self.solution.problem
+
+    @cached_property
+    def information(self) -> Information:
+        return information(self.solution.evaluation, self.problem)
+
+    @cached_property
+    def noise(self) -> Noise:
+        """Covariance of (u, coefficients) by the noise option."""
+        solution, name = self.solution, self.job.optimizer.loss
+        loss = None if name == "linear" or not np.isfinite(solution.scale) else WeightedLoss(LOSSES[name].weight, solution.scale)
+        minimum = Minimised(
+            problem=self.problem,
+            evaluation=solution.evaluation,
+            information=self.information,
+            loss=loss,
+            efficiency=solution.efficiency,
+            score_variance=solution.score_variance,
+            pairs=self.pairs,
+            fitted=self.fitted,
+        )
+        return self.job.noise.covariance(minimum)
+
+    @property
+    def pairs(self) -> int:
+        return int(self.dataset.pairs.sum())
+
+    @property
+    def fitted(self) -> int:
+        """Number of fitted numbers, contrast and offset included."""
+        return len(self.solution.evaluation.u) + self.problem.design.count
+
+    @cached_property
+    def identified(self) -> Identified:
+        size = self.information.size
+        covariance = self.noise.covariance[:size, :size]
+        return identify(self.problem.model, self.job.mode, self.solution.evaluation.u, covariance, self.information)
+
+    @property
+    def summary(self) -> dict[str, float]:
+        return {name: estimate.value for name, estimate in self.identified.parameters.items()}
+
+    @property
+    def scaling_covariance(self) -> np.ndarray:
+        """(2 P, 2 P) of offset, then contrast, at all angles."""
+        size, expand = self.information.size, self.information.expand
+        return expand @ self.noise.covariance[size:, size:] @ expand.T
+
+    def equality_test(self) -> tuple[float, int, float]:
+        """Wald test of equal contrast and offset at all angles, with this fit's covariance."""
+        count = len(self.dataset.phi)
+        values = np.concatenate([self.solution.evaluation.offset, self.solution.evaluation.contrast])
+        contrast = np.zeros((2 * (count - 1), 2 * count))
+        for block in range(2):
+            rows = slice(block * (count - 1), (block + 1) * (count - 1))
+            contrast[rows, block * count] = -1.0
+            contrast[rows, block * count + 1 : (block + 1) * count] = np.eye(count - 1)
+        difference = contrast @ values
+        covariance = contrast @ self.scaling_covariance @ contrast.T
+        statistic = float(difference @ np.linalg.pinv(covariance, hermitian=True) @ difference)
+        degrees = int(np.linalg.matrix_rank(covariance, hermitian=True))
+        return statistic, degrees, float(chi2_distribution.sf(statistic, degrees))
+
+
+def fit(job: "Job", dataset: Dataset, folder: Path | None) -> tuple[Fit, ModelRows]:
+    """Fit a Dataset.
+
+    Args:
+        folder: run folder for the checkpoint, None to keep none.
+
+    Returns:
+        The Fit, and a function that gives rows of the fitted maps.
+
+    Raises:
+        FitError: resume was asked for and the checkpoint does not allow it.
+    """
+    begin = time.perf_counter()
+    model = job.mode.bind(dataset.t, dataset.q, dataset.gap, dataset.phi)
+    fine, coarse = bin_maps(dataset.tiles, dataset.n)
+    binned = time.perf_counter()
+    log.info("%d pairs of frames, %d cells, noise of a pixel %.3g", dataset.pairs.sum(), fine.used, np.sqrt(fine.pixel_variance))
+    progress = Progress(folder, _digest(job, dataset), job.resume)
+    hardware = job.hardware
+    pixels = PixelSource(dataset, threads=hardware.cores, tiles_at_once=hardware.tiles_at_once)
+    first: list[Fitted] = []
+
+    def fit_design(design: Design) -> Fitted:
+        started = time.perf_counter()
+        state = progress.state(design.name)
+        if first and state.candidates is None:
+            # A second scaling of the same data starts from the minima of the first.
+            state.candidates = first[0].solution.starts()
+        task = Task(
+            problem=Problem(model, design, pixels),
+            fine=Problem(model, design, CellSource(fine, dataset.phi)),
+            coarse=Problem(model, design, CellSource(coarse, dataset.phi)),
+            mode=job.mode,
+            seed=job.seed,
+            progress=progress,
+            state=state,
+        )
+        fitted = Fitted(job.optimizer.fit(task), job, dataset, time.perf_counter() - started)
+        first.append(fitted)
+        return fitted
+
+    with progress.watching():
+        chosen, others, decision = job.per_angle_scaling.choose(dataset, fine.pixel_variance, fit_design)
+    solved = time.perf_counter()
+    result = _result(chosen, others, decision, progress, fine.pixel_variance)
+    timings = {"cells": binned - begin, "fit": solved - binned, "errors": time.perf_counter() - solved}
+    return replace(result, timings=timings | {"peak_memory_mb": _peak_memory()}), _model_rows(chosen, dataset)
+
+
+def _result(chosen: Fitted, others: dict[str, Fitted], decision: str, progress: Progress, pixel_variance: float) -> Fit:
+    solution, identified, dataset, job = chosen.solution, chosen.identified, chosen.dataset, chosen.job
+    evaluation, model, design = solution.evaluation, chosen.problem.model, chosen.problem.design
+    count, dof = len(dataset.phi), chosen.pairs - chosen.fitted
+    scaling_error = np.sqrt(np.maximum(np.diagonal(chosen.scaling_covariance), 0.0))
+    scaling_error[(scaling_error == 0) | np.tile(evaluation.projection.at_bound, 2)] = np.nan
+    names, covariance = _covariance(chosen, identified, scaling_error)
+    chi2 = evaluation.chi2 / pixel_variance
+    shear_kernel = job.mode.shear_kernel if hasattr(job.mode, "shear_kernel") else "none"
+    decisions = [text for text in (decision, _reached(solution)) if text]
+    return Fit(
+        mode="laminar_flow" if len(model.names) > 3 else "static",
+        shear_kernel=shear_kernel,
+        scaling=design.name,
+        parameters=identified.parameters,
+        rates=identified.rates,
+        t_ref=identified.t_ref,
+        curves=identified.curves,
+        phi=dataset.phi,
+        contrast=evaluation.contrast,
+        contrast_error=scaling_error[count:],
+        offset=evaluation.offset,
+        offset_error=scaling_error[:count],
+        names=names,
+        covariance=covariance,
+        noise=type(job.noise).__name__,
+        noise_text=chosen.noise.text,
+        sigma=float(np.sqrt(evaluation.chi2 / dof)),
+        chi2=chi2,
+        reduced_chi2=chi2 / dof,
+        pairs=chosen.pairs,
+        dof=dof,
+        outcome=solution.outcome,
+        message=solution.outcome.value,
+        passes=solution.passes,
+        history=tuple(progress.history),
+        minima=solution.minima,
+        statements=(*identified.statements, *solution.statements, *_scaling_statements(evaluation, design)),
+        decisions=tuple(decisions),
+        coordinates=model.coordinates,
+        solution=evaluation.u,
+        solution_covariance=chosen.noise.covariance[: chosen.information.size, : chosen.information.size],
+        alternatives={name: other.summary for name, other in others.items()},
+    )
+
+
+def _covariance(chosen: Fitted, identified: Identified, scaling_error: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    """Covariance of physical parameters, contrast and offset at every angle; NaN where there is no finite error."""
+    size, count = chosen.information.size, len(chosen.dataset.phi)
+    expand = np.concatenate([chosen.information.expand[count:], chosen.information.expand[:count]])
+    jacobian = np.nan_to_num(identified.jacobian, nan=0.0, posinf=0.0, neginf=0.0)
+    transform = np.zeros((len(jacobian) + 2 * count, len(chosen.noise.covariance)))
+    transform[: len(jacobian), :size] = jacobian
+    transform[len(jacobian) :, size:] = expand
+    covariance = transform @ chosen.noise.covariance @ transform.T
+    unknown = np.concatenate([identified.hidden, ~np.isfinite(scaling_error[count:]), ~np.isfinite(scaling_error[:count])])
+    covariance[unknown] = np.nan
+    covariance[:, unknown] = np.nan
+    names = (*chosen.problem.model.names, *(f"contrast[{k}]" for k in range(count)), *(f"offset[{k}]" for k in range(count)))
+    return names, covariance
+
+
+def _reached(solution: Solution) -> str:
+    found = solution.found
+    if "reached" not in found:
+        return ""
+    excess = found["cell_excess"]
+    text = f"search: best minimum reached by {found['reached']:.0f} fits on cells ({found['cell_passes']:.0f} cell passes)"
+    if excess > 10:
+        text += f"; chi2 on cells is {excess:.0f} standard deviations high: correlated noise, or the model does not describe the map"
+    return text
+
+
+def _scaling_statements(evaluation, design: Design) -> list[str]:
+    touching = np.flatnonzero(evaluation.projection.at_bound)
+    if design.count == 0 or len(touching) == 0:
+        return []
+    return [f"contrast or offset is at its bound at angle index {', '.join(map(str, touching))} (per_angle_scaling.contrast_bounds, offset_bounds)"]
+
+
+def _model_rows(chosen: Fitted, dataset: Dataset) -> ModelRows:
+    model, evaluation = chosen.problem.model, chosen.solution.evaluation
+    x = np.asarray(states_and_slopes(model, dataset.phi, evaluation.u, slopes=False)[0])
+
+    def rows(angle: int, start: int, stop: int) -> np.ndarray:
+        early = np.minimum(np.arange(start, stop)[:, None], np.arange(dataset.n)[None, :])
+        late = np.maximum(np.arange(start, stop)[:, None], np.arange(dataset.n)[None, :])
+        h = model.pair(tuple(jnp.asarray(state[late] - state[early]) for state in x[angle]))
+        return evaluation.offset[angle] + evaluation.contrast[angle] * np.asarray(h)
+
+    return rows
+
+
+def _digest(job: "Job", dataset: Dataset) -> str:
+    """Of everything that a saved solver state depends on."""
+    parts = [dataset.fingerprint, str(job.seed)]
+    parts += [option.model_dump_json() for option in (job.mode, job.per_angle_scaling, job.optimizer)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _peak_memory() -> float:
+    """Largest resident memory of this process so far, MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,279 @@
+"""From candidates to an answer: what every optimizer does once it has start points.
+
+An optimizer only says where its candidates come from. The rest is common: polish each distinct one on all pixels, check the other
+side of badly determined exponents, respect hard bounds, reweight for a robust loss, resolve symmetries.
+"""
+
+import logging
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from ..mode.base import AbstractMode
+from ..option import Option
+from ..problem import CellSource, Evaluation, PixelSource, Problem, WeightedLoss, invert
+from ..results import Minimum, Outcome
+from .loss import LOSSES, efficiency, median_scale
+from .progress import Interrupted, Progress, State
+from .search import Found, distinct
+from .trust_region import Local, Solver, Tolerances, minimise
+
+log = logging.getLogger("homodyne")
+
+UNRESOLVED_EXPONENT = 0.3
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything an optimizer may use.
+
+    Attributes:
+        problem: on all pixels. fine, coarse: on cells of (lag, age) and of lag (cells.py).
+        mode: for the user's start values and bounds. seed: of every random choice.
+    """
+
+    problem: Problem
+    fine: Problem
+    coarse: Problem
+    mode: AbstractMode
+    seed: int
+    progress: Progress
+    state: State
+
+    @property
+    def pixel_variance(self) -> float:
+        """Noise variance of one pixel, estimated without a model."""
+        source = self.fine.source
+        assert isinstance(source, CellSource)
+        return source.cells.pixel_variance
+
+    @property
+    def user_start(self) -> np.ndarray | None:
+        """The user's start in solver coordinates, None when it is not complete."""
+        start = self.mode.start()
+        return None if start is None else self.problem.model.coordinates_of(start)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A finished fit.
+
+    Attributes:
+        problem: as solved, with robust weights if any. scale: of the robust loss, NaN for linear.
+        efficiency: mean robust weight over mean derivative of the score; multiplies the inverse Gauss-Newton matrix (1 for linear).
+        minima: distinct local minima met, best first; found: how the search ended, by name.
+    """
+
+    problem: Problem
+    evaluation: Evaluation
+    outcome: Outcome
+    passes: int
+    minima: tuple[Minimum, ...]
+    found: dict[str, float]
+    statements: tuple[str, ...]
+    score_variance: float
+    """Mean square of the weighted residual over mean weight; the residual variance for least squares."""
+    scale: float = float("nan")
+    efficiency: float = 1.0
+
+    def starts(self) -> list[list[float]]:
+        """Start points for another scaling of the same data: this minimum."""
+        return [self.evaluation.u.tolist()]
+
+
+class AbstractOptimizer(Option):
+    """Settings that every optimizer has.
+
+    Attributes:
+        solver: library that makes the steps, ``scipy`` or ``nlsq``. start: ``search``, or ``config`` for the user's start alone.
+        loss: of a residual in units of loss_scale. loss_scale: null for 1.4826 times the median absolute residual.
+        shape_check: refit with other exponents where the data hardly determine them.
+        polish: largest number of candidates fitted on all pixels.
+        max_passes, xtol, ftol, gtol: limits of one local fit on all pixels.
+    """
+
+    solver: Solver
+    start: Literal["search", "config"]
+    loss: Literal["linear", "soft_l1", "huber", "cauchy"]
+    loss_scale: Annotated[float, Field(gt=0)] | None
+    shape_check: bool
+    polish: Annotated[int, Field(ge=1)]
+    max_passes: Annotated[int, Field(ge=1)]
+    xtol: Annotated[float, Field(gt=0)]
+    ftol: Annotated[float, Field(gt=0)]
+    gtol: Annotated[float, Field(gt=0)]
+
+    @abstractmethod
+    def candidates(self, task: Task) -> tuple[list[Found], dict[str, float]]:
+        """Start points for the final fits, best first, and numbers that describe the search."""
+
+    def fit(self, task: Task) -> Solution:
+        """Minimise on all pixels from every candidate worth it. An interrupted fit returns its best state so far."""
+        run = _Run(self, task)
+        try:
+            return run.solve()
+        except Interrupted:
+            return run.interrupted()
+
+    def tolerances(self, pairs: float) -> Tolerances:
+        """Limits of a fit on all pixels; ftol is relative to a chi2 that grows with the number of pairs."""
+        return Tolerances(min(self.ftol, 1e-3 / max(pairs, 1.0)), self.xtol, self.gtol, self.max_passes)
+
+
+class _Run:
+    """One fit in progress: the mutable half of AbstractOptimizer.fit."""
+
+    def __init__(self, optimizer: AbstractOptimizer, task: Task) -> None:
+        self.optimizer, self.task = optimizer, task
+        source = task.problem.source
+        assert isinstance(source, PixelSource)
+        self.source = source
+        self.tolerances = optimizer.tolerances(float(source.dataset.pairs.sum()))
+        self.problem = task.problem
+        self.locals: list[Local] = []
+        self.hits: dict[int, int] = {}
+        self.found: dict[str, float] = dict(task.state.found)
+        self.passes = 0
+
+    def solve(self) -> Solution:
+        for candidate in self.start_points():
+            self.polish(np.array(candidate), "polish")
+        if not self.locals:
+            return self.not_finite()
+        if self.optimizer.shape_check:
+            self.check_shapes()
+        statements = self.respect_bounds()
+        robust = {} if self.optimizer.loss == "linear" else self.reweight()
+        best = self.best
+        outcome = Outcome.CONVERGED if best.converged else Outcome.MAX_PASSES
+        return self.solution(best.evaluation, outcome, statements, **robust)
+
+    def start_points(self) -> list[list[float]]:
+        state = self.task.state
+        if state.candidates is None:
+            if self.optimizer.start == "config":
+                user = self.task.user_start
+                assert user is not None, "config.build refuses start: config without start values"
+                state.candidates = [user.tolist()]
+            else:
+                candidates, self.found = self.optimizer.candidates(self.task)
+                window = 15.0
+                chosen = distinct(candidates, self.problem.model, self.optimizer.polish, window)
+                state.candidates, state.found = [candidate.u.tolist() for candidate in chosen], self.found
+            self.task.progress.save()
+            self.task.progress.check()
+        else:
+            log.info("continuing: %d candidates, %d of them finished", len(state.candidates), len(state.polished))
+        return state.candidates
+
+    def polish(self, start: np.ndarray, stage: str) -> None:
+        """One fit on all pixels, restored from the checkpoint where it was finished or begun before."""
+        state, number = self.task.state, len(self.locals)
+        if number < len(state.polished):
+            u, _, converged, passes = state.polished[number]
+            self.locals.append(Local(self.problem.evaluate(np.array(u)), converged, passes))
+            return
+        if state.current is not None and number == len(state.polished):
+            start = np.array(state.current)
+        label = f"{stage} {number + 1}"
+        local = self.minimise(start, label)
+        if local is not None:
+            self.locals.append(local)
+            state.polished.append((local.evaluation.u.tolist(), local.evaluation.chi2, local.converged, local.passes))
+        state.current = None
+        self.task.progress.save()
+
+    def minimise(self, start: np.ndarray, label: str) -> Local | None:
+        progress, state = self.task.progress, self.task.state
+
+        def observe(evaluation: Evaluation, step: float) -> None:
+            progress.stepped(label, evaluation, step, state)
+
+        local = minimise(self.problem, start, self.tolerances, solver=self.optimizer.solver, observer=observe)
+        if local is None:
+            return None
+        self.passes += local.passes
+        canonical = self.problem.model.canonical(local.evaluation.u)
+        return replace(local, evaluation=replace(local.evaluation, u=canonical))
+
+    @property
+    def best(self) -> Local:
+        return min(self.locals, key=lambda local: local.evaluation.chi2)
+
+    def check_shapes(self) -> None:
+        """Refit from the other side of every exponent that the data hardly determine; keep the lowest."""
+        model, best = self.problem.model, self.best.evaluation
+        variance = best.chi2 / max(float(self.source.dataset.pairs.sum()), 1.0)
+        error = np.sqrt(np.maximum(np.diagonal(invert(best.hessian)[0]) * variance, 0.0))
+        exponents = model.exponents()
+        near_bound = (best.u - model.lower < 0.1) | (model.upper - best.u < 0.1)
+        loose = exponents & ((error > UNRESOLVED_EXPONENT) | (error == 0) | near_bound)
+        for restart in model.variants(best.u, (-1.5, 1.5), loose):
+            self.polish(restart, "shape check")
+
+    def respect_bounds(self) -> tuple[str, ...]:
+        """Refit in the user's own parameters when the answer violates their bounds on an amplitude or offset."""
+        parameters = self.named(self.best.evaluation.u)
+        bounds = {name: settings.limits for name, settings in self.task.mode.parameters.items()}
+        bounded = self.problem.model.hard_bounds(parameters, bounds)
+        if bounded is None:
+            return ()
+        violated = [name for name, value in parameters.items() if not bounds[name][0] <= value <= bounds[name][1]]
+        self.problem = self.problem.with_model(bounded)
+        clipped = {name: float(np.clip(value, *bounds[name])) for name, value in parameters.items()}
+        local = self.minimise(bounded.coordinates_of(clipped), "bounds")
+        if local is None:
+            return (f"bounds on {', '.join(violated)} exclude every model with positive rates near the best fit; not respected",)
+        self.locals = [local]
+        return (f"without its bounds {', '.join(violated)} would be {', '.join(f'{parameters[name]:.4g}' for name in violated)}",)
+
+    def reweight(self) -> dict[str, float]:
+        """Iterated reweighting: fit, weigh by the residuals, repeat until the parameters stand still."""
+        loss = LOSSES[self.optimizer.loss]
+        fit, pairs = self.best.evaluation, float(self.source.dataset.pairs.sum())
+        scale = self.optimizer.loss_scale or median_scale(self.residuals(fit), float(np.sqrt(fit.chi2 / pairs)))
+        for repeat in range(50):
+            self.problem = replace(self.problem, source=self.source.reweighted(self.problem.model, fit, WeightedLoss(loss.weight, scale)))
+            local = self.minimise(fit.u, f"{self.optimizer.loss} {repeat + 1}")
+            assert local is not None
+            step = local.evaluation.u - fit.u
+            fit, self.locals = local.evaluation, [local]
+            # In units of the variance: a step of 1e-4 standard deviations.
+            if step @ fit.hessian @ step < 1e-8 * fit.chi2 / pairs:
+                break
+        ratio, variance = efficiency(loss, self.residuals(fit), scale)
+        return {"scale": scale, "efficiency": ratio, "score_variance": variance}
+
+    def residuals(self, fit: Evaluation):
+        """Residuals at a fit, as often as they are asked for."""
+        return lambda: self.source.residuals(self.problem.model, fit)
+
+    def named(self, u: np.ndarray) -> dict[str, float]:
+        model = self.problem.model
+        return dict(zip(model.names, np.asarray(model.parameters(u)).tolist(), strict=True))
+
+    def solution(self, evaluation: Evaluation, outcome: Outcome, statements: tuple[str, ...] = (), **robust: float) -> Solution:
+        ordered = sorted(self.locals, key=lambda local: local.evaluation.chi2)
+        minima = tuple(Minimum(self.named(local.evaluation.u), local.evaluation.chi2, 1) for local in ordered)
+        numbers = {"score_variance": evaluation.chi2 / max(float(self.source.dataset.pairs.sum()), 1.0)} | robust
+        return Solution(self.problem, evaluation, outcome, self.passes, minima, self.found, statements, **numbers)
+
+    def interrupted(self) -> Solution:
+        """The best state so far, or the start of the search when there is none."""
+        state = self.task.state
+        points = [local.evaluation.u for local in self.locals]
+        points += [np.array(u) for u in ([state.current] if state.current is not None else [])]
+        points += [np.array(u) for u in (state.candidates or [])[: 1 if not points else 0]]
+        if not points:
+            points = [self.task.user_start if self.task.user_start is not None else self.problem.model.starts(np.random.default_rng(0), 1)[0]]
+        evaluations = [self.problem.evaluate(u) for u in points]
+        best = min(evaluations, key=lambda evaluation: evaluation.chi2)
+        return self.solution(best, Outcome.INTERRUPTED)
+
+    def not_finite(self) -> Solution:
+        point = self.task.user_start
+        start = self.problem.model.starts(np.random.default_rng(self.task.seed), 1)[0] if point is None else point
+        return self.solution(self.problem.evaluate(start), Outcome.NOT_FINITE)

@@ -1,0 +1,330 @@
+"""The pair-sum kernel: exact sums over all pairs of frames without a Jacobian.
+
+A pair of frames enters through h = pair(x_j - x_i), x the m states of a frame, so with d_s = dh/d(x_s,j - x_s,i)
+
+    dh_ij/du_k = sum_s d_s (X_sk,j - X_sk,i),           X_sk = dx_s/du_k, one n-vector each
+
+and every sum that least squares needs is a product of row and column sums of weighted images with those n-vectors:
+
+    sum W d_s (X_j - X_i)                        = colsum(W d_s) . X - rowsum(W d_s) . X
+    sum W d_s d_t (X_sk,j - X_sk,i)(X_tl,j - X_tl,i) : the graph Laplacian of W d_s d_t between X_sk and X_tl
+
+One tile costs one evaluation of ``pair``, a few products and m (m + 1)/2 skinny matrix products, whatever the number of
+parameters. Tiles (tiles.py) carry the mask as NaN; chunks of tiles go to one thread each and their sums are added in order.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .tiles import TILE, tile_index
+
+LEVEL = 1.0
+"""Subtracted from c2 (and from every offset below) so that sums keep their digits: c2 is 1 without correlation."""
+
+Order = Literal[0, 1, 2]
+"""0: values; 1: and first derivatives; 2: and the Gauss-Newton sums."""
+
+
+class Pair(Protocol):
+    """h of a pair of frames. Hashable; equal pairs share one compiled kernel."""
+
+    exponential: tuple[bool, ...]
+    """Per state: h is proportional to exp(-difference), so its partial is -h and needs no evaluation of its own."""
+
+    def __call__(self, difference: tuple[jax.Array, ...]) -> jax.Array:
+        """h from the m state differences (later frame minus earlier), elementwise."""
+
+
+class Robust(Protocol):
+    """Weight of a residual in units of the scale, elementwise; hashable."""
+
+    def __call__(self, residual: jax.Array) -> jax.Array: ...
+
+
+@dataclass(frozen=True)
+class PairSums:
+    """Weighted sums over the used pairs of each of P maps; p parameters. y is c2 - LEVEL.
+
+    Leading axes before P (a batch of parameter vectors) are allowed everywhere below.
+    """
+
+    w: np.ndarray
+    y: np.ndarray
+    yy: np.ndarray
+    h: np.ndarray
+    hh: np.ndarray
+    hy: np.ndarray
+    d: np.ndarray | None = None
+    """(P, p) sum w dh/du."""
+    hd: np.ndarray | None = None
+    """(P, p) sum w h dh/du."""
+    yd: np.ndarray | None = None
+    """(P, p) sum w y dh/du."""
+    dd: np.ndarray | None = None
+    """(P, p, p) sum w dh/du_k dh/du_l."""
+
+
+@dataclass(frozen=True)
+class Reweighting:
+    """Robust weights of a pass, made from the residuals at fixed states, contrast and offset of the iterate before."""
+
+    weight: Robust
+    x: jax.Array
+    contrast: np.ndarray
+    offset: np.ndarray
+    scale: float
+
+
+def _images(pair: Pair, difference: tuple[jax.Array, ...], y: jax.Array, w: jax.Array, order: Order):
+    """Weighted images of one tile: [h, hh, hy], then per state [d, hd, yd], then [d_s d_t, s <= t]; and which repeat others."""
+    h = jnp.where(w > 0, pair(difference), 0.0)
+    factors: dict[str, jax.Array] = {"h": h, "y": y}
+    partials: list[tuple[float, str]] = []
+    for s, exponential in enumerate(pair.exponential):
+        if exponential:
+            partials.append((-1.0, "h"))
+        elif order > 0:
+            tangent = tuple(jnp.ones_like(x) if k == s else jnp.zeros_like(x) for k, x in enumerate(difference))
+            derivative = jax.jvp(pair, (difference,), (tangent,))[1]
+            factors[f"d{s}"] = jnp.where(w > 0, derivative, 0.0)
+            partials.append((1.0, f"d{s}"))
+    memo: dict[tuple[str, ...], jax.Array] = {}
+
+    def image(*names: str) -> tuple[str, ...]:
+        key = tuple(sorted(names))
+        if key not in memo:
+            product = w
+            for name in key:
+                product = product * factors[name]
+            memo[key] = product
+        return key
+
+    wanted = [(1.0, image("h")), (1.0, image("h", "h")), (1.0, image("h", "y"))]
+    if order > 0:
+        for sign, name in partials:
+            wanted += [(sign, image(name)), (sign, image("h", name)), (sign, image("y", name))]
+    if order > 1:
+        for s, (sign, name) in enumerate(partials):
+            wanted += [(sign * other_sign, image(name, other)) for other_sign, other in partials[s:]]
+    return memo, wanted
+
+
+def _tile_sums(pair: Pair, order: Order, robust: Robust | None, size: int, tile, weight, row, column, x, dx, robust_inputs):
+    """Sums over one tile. x: (m, n_pad); dx: (n_pad, m * size), the derivatives of state s in columns s * size ..."""
+    m = len(pair.exponential)
+    cut = partial(jax.lax.dynamic_slice_in_dim, slice_size=TILE)
+    early, late = row * TILE, column * TILE
+    y = tile.astype(jnp.float64)
+    used = ~jnp.isnan(y)
+    y = jnp.where(used, y - LEVEL, 0.0)
+    w = used.astype(jnp.float64) if weight is None else jnp.where(used, weight.astype(jnp.float64), 0.0)
+
+    def differences(states):
+        return tuple(cut(s, late)[None, :] - cut(s, early)[:, None] for s in states)
+
+    if robust is not None:
+        model = robust_inputs["offset"] + robust_inputs["contrast"] * pair(differences(robust_inputs["x"]))
+        w = jnp.where(used, w * robust((y - model) / robust_inputs["scale"]), 0.0)
+    memo, wanted = _images(pair, differences(x), y, w, order)
+    # Without the barrier XLA would evaluate pair again inside every reduction below.
+    images = dict(zip(memo, jax.lax.optimization_barrier(tuple(memo.values())), strict=True))
+    totals = [jnp.stack([jnp.sum(w), jnp.sum(w * y), jnp.sum(w * y * y)])]
+    if order == 0:
+        totals.append(jnp.stack([images[key].sum() for _, key in wanted]))
+        return jnp.concatenate(totals)
+    rows = {key: image.sum(axis=1) for key, image in images.items()}
+    columns = {key: image.sum(axis=0) for key, image in images.items()}
+    totals.append(jnp.stack([rows[key].sum() for _, key in wanted[:3]]))
+    x_early, x_late = cut(dx, early), cut(dx, late)
+    first = jnp.zeros((3, size))
+    for s in range(m):
+        block = slice(s * size, (s + 1) * size)
+        for kind, (sign, key) in enumerate(wanted[3 + 3 * s : 6 + 3 * s]):
+            first = first.at[kind].add(sign * (columns[key] @ x_late[:, block] - rows[key] @ x_early[:, block]))
+    totals.append(first.ravel())
+    if order == 2:
+        totals.append(_laplacians(wanted[3 + 3 * m :], images, rows, columns, x_early, x_late, m, size).ravel())
+    return jnp.concatenate(totals)
+
+
+def _laplacians(wanted, images, rows, columns, x_early, x_late, m: int, size: int) -> jax.Array:
+    """(size, size) sum over s, t of the Laplacian of W d_s d_t between the derivatives of states s and t."""
+    total = jnp.zeros((size, size))
+    pairs = [(s, t) for s in range(m) for t in range(s, m)]
+    product = {key: images[key] @ x_late for _, key in wanted}
+    for (s, t), (sign, key) in zip(pairs, wanted, strict=True):
+        at_s, at_t = slice(s * size, (s + 1) * size), slice(t * size, (t + 1) * size)
+        laplacian = (
+            (columns[key][:, None] * x_late[:, at_s]).T @ x_late[:, at_t]
+            + (rows[key][:, None] * x_early[:, at_s]).T @ x_early[:, at_t]
+            - product[key][:, at_s].T @ x_early[:, at_t]
+            - x_early[:, at_s].T @ product[key][:, at_t]
+        )
+        total = total + sign * (laplacian if s == t else laplacian + laplacian.T)
+    return total
+
+
+@partial(jax.jit, static_argnames=("pair", "order", "robust", "size", "at_once"))
+def _chunk_sums(pair, order, robust, size, at_once, tiles, weights, rows, columns, x, dx, robust_inputs):
+    """Sums over a chunk of tiles (c, TILE, TILE), ``at_once`` of them side by side (1 on a CPU, many on a GPU)."""
+    one = partial(_tile_sums, pair, order, robust, size)
+    group = jax.vmap(one, in_axes=(0, None if weights is None else 0, 0, 0, None, None, None))
+
+    def step(total, items):
+        tile, weight, row, column = items
+        return total + group(tile, weight, row, column, x, dx, robust_inputs).sum(axis=0), None
+
+    def split(array):
+        return None if array is None else array.reshape(-1, at_once, *array.shape[1:])
+
+    length = 6 + (3 * size if order else 0) + (size * size if order == 2 else 0)
+    return jax.lax.scan(step, jnp.zeros(length), (split(tiles), split(weights), split(rows), split(columns)))[0]
+
+
+@partial(jax.jit, static_argnames="pair")
+def _chunk_values(pair: Pair, rows, columns, x) -> jax.Array:
+    """h of every pixel of a chunk of tiles, (c, TILE, TILE)."""
+
+    def one(row, column):
+        early = jax.lax.dynamic_slice_in_dim(x, row * TILE, TILE, axis=1)
+        late = jax.lax.dynamic_slice_in_dim(x, column * TILE, TILE, axis=1)
+        return pair(tuple(late[s][None, :] - early[s][:, None] for s in range(len(pair.exponential))))
+
+    return jax.vmap(one)(rows, columns)
+
+
+@partial(jax.jit, static_argnames=("pair", "bin_size"))
+def _chunk_scores(pair: Pair, bin_size: int, rows, columns, x, dx, residual) -> jax.Array:
+    """(c, p + 2, TILE/bin, TILE/bin) sums over bins of residual times dh/du, 1 and h. dx: (m, n_pad, p)."""
+    m, size = len(pair.exponential), dx.shape[2]
+
+    def one(row, column, r):
+        cut = partial(jax.lax.dynamic_slice_in_dim, slice_size=TILE)
+        difference = tuple(cut(x[s], column * TILE)[None, :] - cut(x[s], row * TILE)[:, None] for s in range(m))
+        h = jnp.where(r != 0, pair(difference), 0.0)
+
+        def binned(image):
+            return image.reshape(TILE // bin_size, bin_size, -1, bin_size).sum(axis=(1, 3))
+
+        slope = jnp.zeros((size, TILE // bin_size, TILE // bin_size))
+        for s in range(m):
+            tangent = tuple(jnp.ones_like(d) if k == s else jnp.zeros_like(d) for k, d in enumerate(difference))
+            partial_h = jnp.where(r != 0, jax.jvp(pair, (difference,), (tangent,))[1], 0.0) * r
+            late, early = cut(dx[s], column * TILE), cut(dx[s], row * TILE)
+            slope = slope + jax.vmap(lambda a, b, w=partial_h: binned(w * (b[None, :] - a[:, None])), (1, 1))(early, late)
+        return jnp.concatenate([slope, binned(r)[None], binned(r * h)[None]])
+
+    return jax.vmap(one)(rows, columns, residual)
+
+
+class PixelSums:
+    """Sums over all pixels of a set of maps, chunk by chunk, on all threads.
+
+    Args:
+        tiles: (P, n_tiles, TILE, TILE), anything that slices like an array; NaN = not used.
+        n: frames.
+        weights: like tiles, or None for 1.
+        threads: chunks evaluated at the same time. tiles_at_once: see ``hardware``. Neither changes a number beyond 1e-12.
+    """
+
+    def __init__(
+        self, tiles, n: int, *, weights=None, threads: int | None = None, tiles_at_once: int = 1
+    ) -> None:
+        self.tiles, self.weights = tiles, weights
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self.at_once = tiles_at_once
+        self.rows, self.columns = tile_index(n)
+        count = len(self.rows)
+        # Chunks of equal length keep one compiled shape; several per thread keep the threads busy to the end.
+        chunks_per_map = max(1, -(-4 * self.threads // len(tiles)), -(-count // 256))
+        length = -(-count // min(chunks_per_map, count))
+        self.length = -(-length // tiles_at_once) * tiles_at_once
+        self.width = -(-n // TILE) * TILE
+
+    def __call__(self, pair: Pair, x: np.ndarray, dx: np.ndarray, order: Order, reweighting: Reweighting | None = None) -> PairSums:
+        """Sums of ``pair`` at states x (P, m, n) with derivatives dx (P, m, p, n); dx is not read at order 0."""
+        size = dx.shape[2] if order else 0
+        dx = dx[:, :, :size]
+        padding = [(0, 0)] * (x.ndim - 1) + [(0, self.width - x.shape[-1])]
+        states = np.pad(np.asarray(x), padding, mode="edge")
+        slopes = np.pad(np.asarray(dx), [(0, 0), *padding], mode="edge").transpose(0, 3, 1, 2).reshape(len(states), self.width, -1)
+        previous = None if reweighting is None else np.pad(np.asarray(reweighting.x), padding, mode="edge")
+        robust = None if reweighting is None else reweighting.weight
+
+        def task(angle: int, start: int) -> np.ndarray:
+            inputs = None
+            if reweighting is not None and previous is not None:
+                contrast, offset = reweighting.contrast[angle], reweighting.offset[angle]
+                inputs = {"x": previous[angle], "contrast": contrast, "offset": offset, "scale": reweighting.scale}
+            tiles, rows, columns = self._chunk(self.tiles, angle, start)
+            weights = None if self.weights is None else self._chunk(self.weights, angle, start)[0]
+            sums = _chunk_sums(
+                pair, order, robust, size, self.at_once, tiles, weights, rows, columns, states[angle], slopes[angle], inputs
+            )
+            return np.asarray(sums)
+
+        starts = range(0, len(self.rows), self.length)
+        tasks = [(angle, start) for angle in range(len(states)) for start in starts]
+        with ThreadPoolExecutor(self.threads) as pool:
+            parts = list(pool.map(lambda item: task(*item), tasks))
+        totals = np.array(parts).reshape(len(states), len(starts), -1).sum(axis=1)
+        return unpack_sums(totals, size, order)
+
+    def values(self, pair: Pair, x: np.ndarray, angle: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+        """Chunks of one map at its states x (m, n): (c,) tile rows and columns, (c, TILE, TILE) c2 (NaN where not used) and h."""
+        states = np.pad(x, [(0, 0), (0, self.width - x.shape[-1])], mode="edge")
+        for start in range(0, len(self.rows), self.length):
+            tiles, rows, columns = self._chunk(self.tiles, angle, start)
+            yield rows, columns, tiles.astype(np.float64), np.asarray(_chunk_values(pair, rows, columns, states))
+
+    def score_images(
+        self, pair: Pair, x: np.ndarray, dx: np.ndarray, angle: int, residual: Callable[[np.ndarray, np.ndarray], np.ndarray], bin_size: int
+    ) -> np.ndarray:
+        """Score images of one map, for errors from residuals.
+
+        Args:
+            x: (m, n) states and dx: (m, p, n) their derivatives.
+            residual: function of c2 and h that gives the weighted residual of pixels.
+            bin_size: frames summed into one row and one column, a power of two up to TILE.
+
+        Returns:
+            (p + 2, b, b), symmetric: the weighted residual times dh/du, times 1, and times h; 0 where not used.
+        """
+        padding = [(0, 0), (0, 0), (0, self.width - x.shape[-1])]
+        states, slopes = np.pad(x, padding[1:], mode="edge"), np.pad(dx, padding, mode="edge").transpose(0, 2, 1)
+        step, bins = TILE // bin_size, self.width // bin_size
+        image = np.zeros((dx.shape[1] + 2, bins, bins))
+        for rows, columns, c2, h in self.values(pair, x, angle):
+            weighted = np.where(np.isfinite(c2), residual(c2, h), 0.0)
+            parts = np.asarray(_chunk_scores(pair, bin_size, rows, columns, states, slopes, weighted))
+            for part, row, column in zip(parts, rows, columns, strict=True):
+                image[:, row * step : (row + 1) * step, column * step : (column + 1) * step] += part
+        return image + image.transpose(0, 2, 1)
+
+    def _chunk(self, source, angle: int, start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        stop = min(start + self.length, len(self.rows))
+        tiles, rows, columns = source[angle, start:stop], self.rows[start:stop], self.columns[start:stop]
+        missing = self.length - (stop - start)
+        if missing:
+            tiles = np.concatenate([tiles, np.full((missing, TILE, TILE), np.nan, dtype=tiles.dtype)])
+            rows, columns = np.pad(rows, (0, missing)), np.pad(columns, (0, missing))
+        return tiles, rows, columns
+
+
+def unpack_sums(totals: np.ndarray, size: int, order: Order) -> PairSums:
+    """PairSums from the flat vectors (..., length) of the compiled kernels."""
+    values = [totals[..., k] for k in range(6)]
+    if order == 0:
+        return PairSums(*values)
+    d, hd, yd = (totals[..., 6 + k * size : 6 + (k + 1) * size] for k in range(3))
+    if order == 1:
+        return PairSums(*values, d, hd, yd)
+    return PairSums(*values, d, hd, yd, totals[..., 6 + 3 * size :].reshape(*totals.shape[:-1], size, size))

@@ -1,0 +1,112 @@
+"""Contrast and offset of every angle as linear functions of a few coefficients: one code path for every scaling.
+
+    (offset_f, contrast_f) = constant_f + X_f beta_g,      f an angle of group g
+
+Groups share no coefficient, so the linear solve is one small system per group: individual scaling has one group per angle,
+averaged scaling one group with all angles.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from ..data import Dataset
+from ..option import Option
+
+Bounds = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+@dataclass(frozen=True)
+class Design:
+    """A scaling on the angles of one Dataset.
+
+    Attributes:
+        name: of the scaling.
+        members: (G, M) index of the M angles of each of G groups.
+        matrix: (G, M, 2, k) X_f, rows offset and contrast.
+        constant: (P, 2) offset and contrast where beta = 0.
+        lower, upper: (2,) bounds of offset and contrast.
+        precision: (G, k, k) inverse covariance of a Gaussian prior on beta in units of the pixel variance, zero for none.
+        direct: True when beta is (offset, contrast) itself.
+    """
+
+    name: str
+    members: np.ndarray
+    matrix: np.ndarray
+    constant: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    precision: np.ndarray
+    direct: bool
+
+    @property
+    def count(self) -> int:
+        """Number of fitted coefficients."""
+        return self.matrix.shape[0] * self.matrix.shape[3]
+
+
+class Fitted(Protocol):
+    """What ``choose`` may ask of a fit with one design."""
+
+    @property
+    def finished(self) -> bool:
+        """False when the fit was interrupted."""
+        ...
+
+    def equality_test(self) -> tuple[float, int, float]:
+        """Wald statistic, degrees of freedom and p-value of "contrast and offset are the same at all angles"."""
+        ...
+
+
+class AbstractPerAngleScaling(Option):
+    """Settings that every scaling has: bounds of contrast and offset."""
+
+    contrast_bounds: Bounds
+    offset_bounds: Bounds
+
+    @field_validator("contrast_bounds", "offset_bounds")
+    @classmethod
+    def _ordered(cls, bounds: list[float]) -> list[float]:
+        if not bounds[0] < bounds[1]:
+            raise ValueError(f"found {bounds}; the first must be smaller than the second")
+        return bounds
+
+    @abstractmethod
+    def design(self, dataset: Dataset, pixel_variance: float) -> Design:
+        """The design on these angles; pixel_variance is the noise variance of c2 estimated from the data."""
+
+    def choose[F: Fitted](self, dataset: Dataset, pixel_variance: float, fit: Callable[[Design], F]) -> tuple[F, dict[str, F], str]:
+        """Fit with this scaling.
+
+        Returns:
+            The fit to report, other fits made on the way by scaling name, and the decision in words (empty when none was made).
+        """
+        return fit(self.design(dataset, pixel_variance)), {}, ""
+
+    def _make(self, name: str, members, matrix, constant=None, precision=None, direct=False) -> Design:
+        members, matrix = np.asarray(members), np.asarray(matrix, dtype=np.float64)
+        groups, _, _, size = matrix.shape
+        lower, upper = np.array([self.offset_bounds, self.contrast_bounds], dtype=np.float64).T
+        return Design(
+            name=name,
+            members=members,
+            matrix=matrix,
+            constant=np.tile([1.0, 0.0], (members.size, 1)) if constant is None else constant,
+            lower=lower,
+            upper=upper,
+            precision=np.zeros((groups, size, size)) if precision is None else precision,
+            direct=direct,
+        )
+
+
+def shared_basis(basis: np.ndarray) -> np.ndarray:
+    """(1, P, 2, 2r) matrix of one group in which offset and contrast use the same basis (P, r): offset coefficients first."""
+    count, size = basis.shape
+    matrix = np.zeros((1, count, 2, 2 * size))
+    matrix[0, :, 0, :size] = basis
+    matrix[0, :, 1, size:] = basis
+    return matrix

@@ -1,0 +1,242 @@
+"""The least-squares problem of one Dataset: a model, a scaling, and where its pair sums come from.
+
+``PixelSource`` sums over every pixel, ``CellSource`` over averaged cells; a Problem on either is the same function of u, so the
+search and the final fit share every line.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .cells import Cells, CellSums
+from .data import Dataset
+from .mode.base import Model
+from .pairsums import LEVEL, Order, PairSums, PixelSums, Reweighting, Robust
+from .per_angle_scaling.base import Design
+from .projection import Projection, project
+
+
+@partial(jax.jit, static_argnames="slopes")
+def states_and_slopes(model: Model, phi: jax.Array, u: jax.Array, slopes: bool) -> tuple[jax.Array, jax.Array]:
+    """States (P, m, n) of all angles and their derivatives (P, m, p, n); p = 0 without slopes."""
+
+    def states(v: jax.Array) -> jax.Array:
+        return jax.vmap(model.states, (None, 0))(v, phi)
+
+    x = states(u)
+    if not slopes:
+        return x, jnp.zeros((*x.shape[:2], 0, x.shape[2]))
+    return x, jnp.moveaxis(jax.jacfwd(states)(u), -1, 2)
+
+
+@dataclass(frozen=True)
+class WeightedLoss:
+    """A robust loss at its scale: weight of a residual divided by the scale."""
+
+    weight: Robust
+    scale: float
+
+
+class Source(Protocol):
+    """Where pair sums come from."""
+
+    def sums(self, model: Model, u: np.ndarray, order: Order) -> PairSums:
+        """Sums over all used pairs at u (p,)."""
+        ...
+
+
+class PixelSource:
+    """Every pixel of a Dataset.
+
+    Args:
+        threads, tiles_at_once: see ``hardware``. weights: like dataset.tiles, or None for 1.
+        reweighting: robust weights held fixed, or None.
+    """
+
+    def __init__(self, dataset: Dataset, *, threads: int, tiles_at_once: int, weights=None, reweighting: Reweighting | None = None) -> None:
+        self.dataset, self.reweighting = dataset, reweighting
+        self._kernel = PixelSums(dataset.tiles, dataset.n, weights=weights, threads=threads, tiles_at_once=tiles_at_once)
+
+    def sums(self, model: Model, u: np.ndarray, order: Order) -> PairSums:
+        x, dx = states_and_slopes(model, self.dataset.phi, u, slopes=order > 0)
+        return self._kernel(model.pair, np.asarray(x), np.asarray(dx), order, self.reweighting)
+
+    def residuals(self, model: Model, fit: "Evaluation") -> Iterator[np.ndarray]:
+        """Residuals c2 - model of all used pixels, unweighted, chunk by chunk."""
+        x = np.asarray(states_and_slopes(model, self.dataset.phi, fit.u, slopes=False)[0])
+        for angle in range(len(x)):
+            for _, _, c2, h in self._kernel.values(model.pair, x[angle], angle):
+                residual = c2 - (fit.offset[angle] + fit.contrast[angle] * h)
+                yield residual[np.isfinite(residual)]
+
+    def values(self, model: Model, x: np.ndarray, angle: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+        """See ``PixelSums.values``."""
+        return self._kernel.values(model.pair, x, angle)
+
+    def score_images(self, model: Model, fit: "Evaluation", bin_size: int, loss: "WeightedLoss | None") -> Iterator[np.ndarray]:
+        """For each angle the (p + 2, b, b) images of weighted residual times the derivative of c2 with respect to u, offset, contrast.
+
+        Their sum over i < j is the score, zero at the minimum. See ``PixelSums.score_images``.
+        """
+        x, dx = (np.asarray(part) for part in states_and_slopes(model, self.dataset.phi, fit.u, slopes=True))
+
+        def images(angle: int) -> np.ndarray:
+            def residual(c2: np.ndarray, h: np.ndarray) -> np.ndarray:
+                r = c2 - (fit.offset[angle] + fit.contrast[angle] * h)
+                return r if loss is None else r * np.asarray(loss.weight(r / loss.scale))
+
+            image = self._kernel.score_images(model.pair, x[angle], dx[angle], angle, residual, bin_size)
+            image[: dx.shape[2]] *= fit.contrast[angle]
+            return image
+
+        with ThreadPoolExecutor(self._kernel.threads) as pool:
+            yield from pool.map(images, range(len(x)))
+
+    def reweighted(self, model: Model, fit: "Evaluation", loss: WeightedLoss) -> "PixelSource":
+        """The same pixels with robust weights from the residuals of a fit."""
+        x, _ = states_and_slopes(model, self.dataset.phi, fit.u, slopes=False)
+        source = PixelSource.__new__(PixelSource)
+        source.dataset, source._kernel = self.dataset, self._kernel
+        source.reweighting = Reweighting(loss.weight, np.asarray(x), fit.contrast, fit.offset - LEVEL, loss.scale)
+        return source
+
+
+class CellSource:
+    """Cells of a Dataset (cells.py)."""
+
+    def __init__(self, cells: Cells, phi: np.ndarray) -> None:
+        self.cells = cells
+        self._kernel = CellSums(cells, phi)
+
+    def sums(self, model: Model, u: np.ndarray, order: Order) -> PairSums:
+        return self._kernel(model, u, order)
+
+    def batch(self, model: Model, points: np.ndarray) -> PairSums:
+        """Sums of order 0 at many points (B, p)."""
+        return self._kernel.batch(model, points)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One pass at u (p,): chi2 = sum w (c2 - model)^2 with contrast and offset solved, and its derivatives.
+
+    contrast, offset: (P,), absolute. gradient (p,) of chi2/2, hessian (p, p) Gauss-Newton; None for a value-only pass.
+    """
+
+    u: np.ndarray
+    chi2: float
+    contrast: np.ndarray
+    offset: np.ndarray
+    projection: Projection
+
+    @property
+    def finite(self) -> bool:
+        return bool(np.isfinite(self.chi2))
+
+    @property
+    def gradient(self) -> np.ndarray:
+        assert self.projection.gradient is not None
+        return self.projection.gradient
+
+    @property
+    def hessian(self) -> np.ndarray:
+        assert self.projection.hessian is not None
+        return self.projection.hessian
+
+
+@dataclass(frozen=True)
+class Problem:
+    """chi2 as a function of the model's coordinates u, contrast and offset projected out."""
+
+    model: Model
+    design: Design
+    source: Source
+
+    def evaluate(self, u: np.ndarray, order: Order = 2) -> Evaluation:
+        """One pass over the source."""
+        u = np.asarray(u, dtype=np.float64)
+        projection = project(self.source.sums(self.model, u, order), self.design)
+        return Evaluation(u, float(projection.chi2), projection.contrast, projection.offset + LEVEL, projection)
+
+    def with_model(self, model: Model) -> "Problem":
+        return replace(self, model=model)
+
+
+@dataclass(frozen=True)
+class Information:
+    """The Gauss-Newton matrix of all fitted numbers, and its inverse, at a minimum.
+
+    Numbers are ordered u (p,), then the coefficients of contrast and offset (G k,) group by group.
+
+    Attributes:
+        bread: (p + G k, p + G k) inverse, zero along active bounds; covariance = sigma^2 bread for independent pixels.
+        held: (p,) bool, coordinates at a limit of the box, kept out of the inverse.
+        null: (f, r) directions of the free coordinates that the data do not determine at all (see ``invert``).
+        condition: ratio of the extreme singular values of the column-scaled projected matrix.
+        expand: (2 P, G k) offset and contrast of every angle from the coefficients: rows offset[0..P), contrast[0..P).
+    """
+
+    bread: np.ndarray
+    held: np.ndarray
+    null: np.ndarray
+    condition: float
+    expand: np.ndarray
+    size: int
+
+
+def information(evaluation: Evaluation, problem: Problem) -> Information:
+    """Invert the full matrix by its Schur complement: cost linear in the number of angles."""
+    projection, model, design = evaluation.projection, problem.model, problem.design
+    assert projection.cross is not None
+    margin = 1e-3 * np.minimum(model.upper - model.lower, 10.0)
+    held = (evaluation.u - model.lower < margin) | (model.upper - evaluation.u < margin)
+    size, groups, k = len(held), *projection.beta.shape
+    inverse = np.zeros((size, size))
+    inverse[np.ix_(~held, ~held)], null, condition = invert(evaluation.hessian[np.ix_(~held, ~held)])
+    cross = np.einsum("gkl,glp->gkp", projection.inverse, projection.cross).reshape(groups * k, size)
+    bread = np.zeros((size + groups * k,) * 2)
+    bread[:size, :size] = inverse
+    bread[size:, :size] = -cross @ inverse
+    bread[:size, size:] = bread[size:, :size].T
+    bread[size:, size:] = cross @ inverse @ cross.T
+    for g in range(groups):
+        at = slice(size + g * k, size + (g + 1) * k)
+        bread[at, at] += projection.inverse[g]
+    return Information(bread, held, null, condition, expansion(design), size)
+
+
+def invert(hessian: np.ndarray, tolerance: float = 1e-13) -> tuple[np.ndarray, np.ndarray, float]:
+    """Inverse of a Gauss-Newton matrix, the directions it does not determine, and its condition number.
+
+    The matrix is scaled to unit diagonal. Eigenvalues below ``tolerance`` times the largest are raised to it, so that what the
+    data do not determine gets an enormous variance and never a zero one.
+
+    Returns:
+        (p, p) inverse; (p, r) undetermined directions, orthonormal in scaled coordinates; ratio of the extreme singular values.
+    """
+    diagonal = np.diagonal(hessian)
+    scale = np.where(diagonal > 0, 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0)), 1.0)
+    values, vectors = np.linalg.eigh(hessian * np.outer(scale, scale))
+    floor = tolerance * max(float(values[-1]), np.finfo(float).tiny) if len(values) else 0.0
+    unknown = values <= floor
+    inverse = np.outer(scale, scale) * (vectors / np.maximum(values, floor) @ vectors.T)
+    condition = float(np.sqrt(values[-1] / max(values[0], floor))) if len(values) else 1.0
+    return inverse, vectors[:, unknown], condition
+
+
+def expansion(design: Design) -> np.ndarray:
+    """(2 P, G k): offset of every angle, then contrast of every angle, as linear functions of the coefficients."""
+    groups, _, _, k = design.matrix.shape
+    count = design.members.size
+    expand = np.zeros((2 * count, groups * k))
+    for g in range(groups):
+        at = slice(g * k, (g + 1) * k)
+        expand[design.members[g], at] = design.matrix[g, :, 0]
+        expand[count + design.members[g], at] = design.matrix[g, :, 1]
+    return expand
