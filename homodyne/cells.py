@@ -116,25 +116,33 @@ def _batch_sums(model: Model, pair: Pair, data, points: jax.Array) -> jax.Array:
 def _cell_sums(model: Model, pair: Pair, order: Order, data, u: jax.Array) -> jax.Array:
     weight, mean, lower, fraction, phi = data
 
-    def decays(v: jax.Array) -> jax.Array:
-        x = jax.vmap(model.states, (None, 0))(v, phi)
-        upper = jnp.minimum(lower + 1, x.shape[-1] - 1)
+    def states(v: jax.Array) -> jax.Array:
+        return jax.vmap(model.states, (None, 0))(v, phi)
 
-        def at(side: int) -> jax.Array:
-            low = jnp.take_along_axis(x, lower[side][:, None, :], axis=-1)
-            high = jnp.take_along_axis(x, upper[side][:, None, :], axis=-1)
-            return low + fraction[side][:, None, :] * (high - low)
+    # (P, n, m, 1 + p): one contiguous row per frame, value first, so that a cell gathers rows and not single numbers.
+    rows = states(u)[..., None]
+    if order > 0:
+        rows = jnp.concatenate([rows, jax.jacfwd(states)(u)], axis=-1)
+    rows = jnp.moveaxis(rows, 2, 1)
+    take = jax.vmap(lambda table, index: table[index])
 
-        difference = at(1) - at(0)
-        return pair(tuple(difference[:, s] for s in range(x.shape[1])))
+    def at(side: int) -> jax.Array:
+        low, high = take(rows, lower[side]), take(rows, jnp.minimum(lower[side] + 1, rows.shape[1] - 1))
+        return low + fraction[side][..., None, None] * (high - low)
 
-    h = decays(u)
+    difference = at(1) - at(0)
+    value = tuple(difference[:, :, s, 0] for s in range(rows.shape[2]))
+    h = pair(value)
     wy = weight * mean
     totals = [weight, wy, wy * mean, weight * h, weight * h * h, wy * h]
     out = [jnp.stack([t.sum(-1) for t in totals], -1)]
     if order > 0:
-        slope = jax.jacfwd(decays)(u)
+        slope = jnp.zeros_like(difference[:, :, 0, 1:])
+        for s in range(len(value)):
+            tangent = tuple(jnp.ones_like(x) if k == s else jnp.zeros_like(x) for k, x in enumerate(value))
+            slope = slope + jax.jvp(pair, (value,), (tangent,))[1][..., None] * difference[:, :, s, 1:]
         out += [jnp.einsum("fc,fcp->fp", factor, slope) for factor in (weight, weight * h, wy)]
-    if order > 1:
-        out.append(jnp.einsum("fc,fcp,fcq->fpq", weight, slope, slope).reshape(len(weight), -1))
+        if order > 1:
+            weighted = weight[..., None] * slope
+            out.append(jnp.einsum("fcp,fcq->fpq", weighted, slope).reshape(len(weight), -1))
     return jnp.concatenate(out, -1)

@@ -33,6 +33,10 @@ Order = Literal[0, 1, 2]
 """0: values; 1: and first derivatives; 2: and the Gauss-Newton sums."""
 
 
+Depends = tuple[tuple[int, ...], ...]
+"""Per state: the coordinates it depends on; the derivatives with respect to all others are zero and never touched."""
+
+
 class Pair(Protocol):
     """h of a pair of frames. Hashable; equal pairs share one compiled kernel."""
 
@@ -117,9 +121,9 @@ def _images(pair: Pair, difference: tuple[jax.Array, ...], y: jax.Array, w: jax.
     return memo, wanted
 
 
-def _tile_sums(pair: Pair, order: Order, robust: Robust | None, size: int, tile, weight, row, column, x, dx, robust_inputs):
-    """Sums over one tile. x: (m, n_pad); dx: (n_pad, m * size), the derivatives of state s in columns s * size ..."""
-    m = len(pair.exponential)
+def _tile_sums(pair: Pair, order: Order, robust: Robust | None, depends: Depends, tile, weight, row, column, x, dx, robust_inputs):
+    """Sums over one tile. x: (m, n_pad); dx: (n_pad, sum of p_s), state by state the derivatives that are not zero."""
+    size = _size(depends)
     cut = partial(jax.lax.dynamic_slice_in_dim, slice_size=TILE)
     early, late = row * TILE, column * TILE
     y = tile.astype(jnp.float64)
@@ -140,42 +144,59 @@ def _tile_sums(pair: Pair, order: Order, robust: Robust | None, size: int, tile,
     if order == 0:
         totals.append(jnp.stack([images[key].sum() for _, key in wanted]))
         return jnp.concatenate(totals)
-    rows = {key: image.sum(axis=1) for key, image in images.items()}
-    columns = {key: image.sum(axis=0) for key, image in images.items()}
+    # As products with a vector: a sum along the fast axis would not be vectorised.
+    rows = {key: image @ jnp.ones(TILE) for key, image in images.items()}
+    columns = {key: jnp.ones(TILE) @ image for key, image in images.items()}
     totals.append(jnp.stack([rows[key].sum() for _, key in wanted[:3]]))
     x_early, x_late = cut(dx, early), cut(dx, late)
     first = jnp.zeros((3, size))
-    for s in range(m):
-        block = slice(s * size, (s + 1) * size)
+    for s, block in enumerate(_blocks(depends)):
         for kind, (sign, key) in enumerate(wanted[3 + 3 * s : 6 + 3 * s]):
-            first = first.at[kind].add(sign * (columns[key] @ x_late[:, block] - rows[key] @ x_early[:, block]))
+            slope = columns[key] @ x_late[:, block] - rows[key] @ x_early[:, block]
+            first = first.at[kind, np.array(depends[s])].add(sign * slope)
     totals.append(first.ravel())
     if order == 2:
-        totals.append(_laplacians(wanted[3 + 3 * m :], images, rows, columns, x_early, x_late, m, size).ravel())
+        totals.append(_laplacians(wanted[3 + 3 * len(depends) :], images, rows, columns, x_early, x_late, depends).ravel())
     return jnp.concatenate(totals)
 
 
-def _laplacians(wanted, images, rows, columns, x_early, x_late, m: int, size: int) -> jax.Array:
-    """(size, size) sum over s, t of the Laplacian of W d_s d_t between the derivatives of states s and t."""
+def _size(depends: Depends) -> int:
+    return 1 + max((k for state in depends for k in state), default=-1)
+
+
+def _blocks(depends: Depends) -> list[slice]:
+    """Columns of each state in the packed derivatives."""
+    ends = np.cumsum([0, *map(len, depends)])
+    return [slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+
+
+def _laplacians(wanted, images, rows, columns, x_early, x_late, depends: Depends) -> jax.Array:
+    """(size, size) sum over states s, t of the Laplacian of W d_s d_t between their derivatives."""
+    blocks, size = _blocks(depends), _size(depends)
     total = jnp.zeros((size, size))
-    pairs = [(s, t) for s in range(m) for t in range(s, m)]
-    product = {key: images[key] @ x_late for _, key in wanted}
+    pairs = [(s, t) for s in range(len(depends)) for t in range(s, len(depends))]
     for (s, t), (sign, key) in zip(pairs, wanted, strict=True):
-        at_s, at_t = slice(s * size, (s + 1) * size), slice(t * size, (t + 1) * size)
+        used = blocks[s] if s == t else slice(blocks[s].start, blocks[t].stop)
+        product = images[key] @ x_late[:, used]
+        at_s, at_t = blocks[s], blocks[t]
+        product_s, product_t = product[:, : len(depends[s])], product[:, product.shape[1] - len(depends[t]) :]
         laplacian = (
             (columns[key][:, None] * x_late[:, at_s]).T @ x_late[:, at_t]
             + (rows[key][:, None] * x_early[:, at_s]).T @ x_early[:, at_t]
-            - product[key][:, at_s].T @ x_early[:, at_t]
-            - x_early[:, at_s].T @ product[key][:, at_t]
+            - product_s.T @ x_early[:, at_t]
+            - x_early[:, at_s].T @ product_t
         )
-        total = total + sign * (laplacian if s == t else laplacian + laplacian.T)
+        at = np.ix_(depends[s], depends[t])
+        total = total.at[at].add(sign * laplacian)
+        if s != t:
+            total = total.at[np.ix_(depends[t], depends[s])].add(sign * laplacian.T)
     return total
 
 
-@partial(jax.jit, static_argnames=("pair", "order", "robust", "size", "at_once"))
-def _chunk_sums(pair, order, robust, size, at_once, tiles, weights, rows, columns, x, dx, robust_inputs):
+@partial(jax.jit, static_argnames=("pair", "order", "robust", "depends", "at_once"))
+def _chunk_sums(pair, order, robust, depends, at_once, tiles, weights, rows, columns, x, dx, robust_inputs):
     """Sums over a chunk of tiles (c, TILE, TILE), ``at_once`` of them side by side (1 on a CPU, many on a GPU)."""
-    one = partial(_tile_sums, pair, order, robust, size)
+    one = partial(_tile_sums, pair, order, robust, depends)
     group = jax.vmap(one, in_axes=(0, None if weights is None else 0, 0, 0, None, None, None))
 
     def step(total, items):
@@ -185,6 +206,7 @@ def _chunk_sums(pair, order, robust, size, at_once, tiles, weights, rows, column
     def split(array):
         return None if array is None else array.reshape(-1, at_once, *array.shape[1:])
 
+    size = _size(depends)
     length = 6 + (3 * size if order else 0) + (size * size if order == 2 else 0)
     return jax.lax.scan(step, jnp.zeros(length), (split(tiles), split(weights), split(rows), split(columns)))[0]
 
@@ -249,13 +271,16 @@ class PixelSums:
         self.length = -(-length // tiles_at_once) * tiles_at_once
         self.width = -(-n // TILE) * TILE
 
-    def __call__(self, pair: Pair, x: np.ndarray, dx: np.ndarray, order: Order, reweighting: Reweighting | None = None) -> PairSums:
+    def __call__(
+        self, pair: Pair, depends: Depends, x: np.ndarray, dx: np.ndarray, order: Order, reweighting: Reweighting | None = None
+    ) -> PairSums:
         """Sums of ``pair`` at states x (P, m, n) with derivatives dx (P, m, p, n); dx is not read at order 0."""
-        size = dx.shape[2] if order else 0
-        dx = dx[:, :, :size]
+        if order == 0:
+            depends = ((),) * len(depends)
+        packed = [dx[:, s, list(used)] for s, used in enumerate(depends)]
         padding = [(0, 0)] * (x.ndim - 1) + [(0, self.width - x.shape[-1])]
-        states = np.pad(np.asarray(x), padding, mode="edge")
-        slopes = np.pad(np.asarray(dx), [(0, 0), *padding], mode="edge").transpose(0, 3, 1, 2).reshape(len(states), self.width, -1)
+        states = np.pad(x, padding, mode="edge")
+        slopes = np.pad(np.concatenate(packed, axis=1), padding, mode="edge").transpose(0, 2, 1)
         previous = None if reweighting is None else np.pad(np.asarray(reweighting.x), padding, mode="edge")
         robust = None if reweighting is None else reweighting.weight
 
@@ -267,7 +292,7 @@ class PixelSums:
             tiles, rows, columns = self._chunk(self.tiles, angle, start)
             weights = None if self.weights is None else self._chunk(self.weights, angle, start)[0]
             sums = _chunk_sums(
-                pair, order, robust, size, self.at_once, tiles, weights, rows, columns, states[angle], slopes[angle], inputs
+                pair, order, robust, depends, self.at_once, tiles, weights, rows, columns, states[angle], slopes[angle], inputs
             )
             return np.asarray(sums)
 
@@ -276,7 +301,7 @@ class PixelSums:
         with ThreadPoolExecutor(self.threads) as pool:
             parts = list(pool.map(lambda item: task(*item), tasks))
         totals = np.array(parts).reshape(len(states), len(starts), -1).sum(axis=1)
-        return unpack_sums(totals, size, order)
+        return unpack_sums(totals, _size(depends), order)
 
     def values(self, pair: Pair, x: np.ndarray, angle: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
         """Chunks of one map at its states x (m, n): (c,) tile rows and columns, (c, TILE, TILE) c2 (NaN where not used) and h."""

@@ -61,14 +61,28 @@ def phase_per_strain(phi: ArrayLike, phi0: ArrayLike, phase: float) -> jax.Array
     return phase * jnp.cos(jnp.deg2rad(jnp.asarray(phi0) - jnp.asarray(phi)))
 
 
+@jax.custom_jvp
 def sinc(x: ArrayLike) -> jax.Array:
     """sin(x)/x, by its series below 0.1, where the quotient loses the digits that derivatives need."""
+    return _sinc_and_slope(x)[0]
+
+
+@sinc.defjvp
+def _sinc_jvp(primals, tangents):
+    value, slope = _sinc_and_slope(primals[0])
+    return value, slope * tangents[0]
+
+
+def _sinc_and_slope(x: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """sinc and its derivative (cos x - sinc x)/x with one division for both: this is the inner loop of every fit."""
     x = jnp.asarray(x)
     small = jnp.abs(x) < 0.1
     square = jnp.where(small, x * x, 0.0)
-    series = 1 - square / 6 * (1 - square / 20 * (1 - square / 42 * (1 - square / 72 * (1 - square / 110))))
-    safe = jnp.where(small, 1.0, x)
-    return jnp.where(small, series, jnp.sin(safe) / safe)
+    series = 1 - square / 6 * (1 - square / 20 * (1 - square / 42 * (1 - square / 72)))
+    slope_series = -x / 3 * (1 - square / 10 * (1 - square / 28 * (1 - square / 54)))
+    inverse = 1 / jnp.where(small, 1.0, x)
+    value = jnp.where(small, series, jnp.sin(x) * inverse)
+    return value, jnp.where(small, slope_series, (jnp.cos(x) - value) * inverse)
 
 
 def decay(difference: tuple[jax.Array, ...], power: int) -> jax.Array:

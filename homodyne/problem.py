@@ -65,7 +65,7 @@ class PixelSource:
 
     def sums(self, model: Model, u: np.ndarray, order: Order) -> PairSums:
         x, dx = states_and_slopes(model, self.dataset.phi, u, slopes=order > 0)
-        return self._kernel(model.pair, np.asarray(x), np.asarray(dx), order, self.reweighting)
+        return self._kernel(model.pair, model.depends, np.asarray(x), np.asarray(dx), order, self.reweighting)
 
     def residuals(self, model: Model, fit: "Evaluation") -> Iterator[np.ndarray]:
         """Residuals c2 - model of all used pixels, unweighted, chunk by chunk."""

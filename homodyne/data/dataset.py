@@ -61,7 +61,8 @@ class Dataset:
         if self.tiles.shape != expected:
             raise DataError(f"{where}: tiles have shape {self.tiles.shape}, expected {expected}")
         if not (np.all(np.isfinite(self.phi)) and np.isfinite(self.q) and self.q > 0 and np.isfinite(self.gap) and self.gap > 0):
-            raise DataError(f"{where}: q, gap and every phi must be finite, q and gap positive; found q={self.q}, gap={self.gap}, phi={self.phi}")
+            found = f"q={self.q}, gap={self.gap}, phi={self.phi}"
+            raise DataError(f"{where}: q, gap and every phi must be finite, q and gap positive; found {found}")
         steps = np.diff(self.t)
         if self.t[0] <= 0 or np.any(steps <= 0) or np.ptp(steps) > 1e-6 * steps.mean():
             raise DataError(f"{where}: frame times must be positive and uniformly spaced; found {self.t[0]} ... {self.t[-1]} s")

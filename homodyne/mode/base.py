@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ..option import Option
-from ..pairsums import Pair
+from ..pairsums import Depends, Pair
 
 
 class ParameterSettings(Option):
@@ -54,6 +54,8 @@ class Model(Protocol):
     """
 
     pair: Pair
+    depends: Depends
+    """Per state: the coordinates it depends on."""
     names: tuple[str, ...]
     units: tuple[str, ...]
     coordinates: tuple[str, ...]

@@ -10,6 +10,7 @@ import numpy as np
 from jax.tree_util import register_dataclass
 from scipy.stats import qmc
 
+from ..pairsums import Depends
 from ..physics import SHEAR, SHEAR_KERNELS, TRANSPORT, cumulative, decay, phase_per_strain
 from .base import ParameterSettings
 from .rate_law import RateLaw
@@ -85,6 +86,12 @@ class FlowModel:
     @property
     def pair(self) -> Decay:
         return Decay(self.power)
+
+    @property
+    def depends(self) -> Depends:
+        first = len(self.transport.coordinates)
+        transport = tuple(range(first))
+        return (transport,) if self.shear is None else (transport, tuple(range(first, len(self.coordinates))))
 
     @property
     def names(self) -> tuple[str, ...]:
