@@ -6,10 +6,8 @@ logarithmic within its errors.
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .mode.base import AbstractMode, Model
@@ -38,18 +36,19 @@ class Identified:
     t_ref: float
 
 
-@partial(jax.jit, static_argnames="kind")
-def _value_and_jacobian(model: Model, u: jax.Array, kind: str):
-    function = {"parameters": model.parameters, "log_rates": model.log_rates, "reference": model.reference}[kind]
-    return function(u), jax.jacfwd(function)(u)
+@jax.jit
+def _values_and_jacobians(model: Model, u: jax.Array) -> dict[str, tuple]:
+    functions = {"parameters": model.parameters, "log_rates": model.log_rates, "reference": model.reference}
+    return {name: (function(u), jax.jacfwd(function)(u)) for name, function in functions.items()}
 
 
 def identify(model: Model, mode: AbstractMode, u: np.ndarray, covariance: np.ndarray, info: Information) -> Identified:
     """Parameters, rates and curves with errors from the covariance (p, p) of u; held coordinates have none."""
-    values, jacobian = (np.asarray(part) for part in _value_and_jacobian(model, u, "parameters"))
+    results = jax.tree.map(np.asarray, _values_and_jacobians(model, u))
+    values, jacobian = results["parameters"]
     statements: list[str] = []
-    curves = _curves(model, u, covariance)
-    rates, t_ref = _rates(model, u, covariance, curves)
+    curves = _curves(model, results["log_rates"], covariance)
+    rates, t_ref = _rates(model, results["reference"], covariance, curves)
     status = _law_status(model, u, covariance, info, curves, statements)
     if "phi0" in model.names and mode.parameters["phi0"].fixed is None:
         status["phi0"] = _direction_status(model, u, covariance, info, curves, statements)
@@ -65,8 +64,8 @@ def identify(model: Model, mode: AbstractMode, u: np.ndarray, covariance: np.nda
     return Identified(parameters, rates, curves, jacobian, hidden, tuple(statements), t_ref)
 
 
-def _curves(model: Model, u: np.ndarray, covariance: np.ndarray) -> dict[str, Curve]:
-    values, slopes = _value_and_jacobian(model, u, "log_rates")
+def _curves(model: Model, log_rates: tuple, covariance: np.ndarray) -> dict[str, Curve]:
+    values, slopes = log_rates
     curves = {}
     for name, log_rate in values.items():
         slope = np.asarray(slopes[name])
@@ -79,9 +78,9 @@ def _curves(model: Model, u: np.ndarray, covariance: np.ndarray) -> dict[str, Cu
     return curves
 
 
-def _rates(model: Model, u: np.ndarray, covariance: np.ndarray, curves: dict[str, Curve]) -> tuple[dict[str, Estimate], float]:
+def _rates(model: Model, reference: tuple, covariance: np.ndarray, curves: dict[str, Curve]) -> tuple[dict[str, Estimate], float]:
     """Rate and logarithmic slope at the geometric mean time, and the rate at its best determined time."""
-    values, slopes = _value_and_jacobian(model, u, "reference")
+    values, slopes = reference
     rates: dict[str, Estimate] = {}
     t_ref = float(np.sqrt(model.t[0] * model.t[-1]))
 
@@ -143,7 +142,8 @@ def _inseparable(curve_name: str, law, p: np.ndarray, cov: np.ndarray, held: np.
         return f"{parts}: {exponent_name} is at its limit {p[at]:.3g}"
     if error > EXPONENT_ERROR:
         return f"{parts}: the error of {exponent_name} is {error:.2g}; {curve_name} at the reference time and its slope are"
-    crossed = float(law.parameters(jnp.asarray(p))[0]) < 0 and abs(p[at]) < 2 * error
+    # The amplitude has the sign of (last rate - first rate)/exponent.
+    crossed = (p[1] - p[0]) * p[at] < 0 and abs(p[at]) < 2 * error
     if abs(p[at]) < LOGARITHMIC_EXPONENT or crossed:
         return f"{parts}: {curve_name}(t) is logarithmic in t within errors ({exponent_name} = {p[at]:.2g} +- {error:.2g})"
     return None

@@ -7,13 +7,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jax.numpy as jnp
+import jax
 import numpy as np
-from scipy.stats import chi2 as chi2_distribution
+from scipy.special import chdtrc
 
 from .cells import bin_maps
 from .data import Dataset
@@ -22,6 +22,7 @@ from .noise.base import Minimised, Noise
 from .optimizer.base import Solution, Task
 from .optimizer.loss import LOSSES
 from .optimizer.progress import Progress
+from .pairsums import Pair
 from .per_angle_scaling.base import Design
 from .problem import CellSource, Information, PixelSource, Problem, WeightedLoss, information, states_and_slopes
 from .results import Fit, Outcome
@@ -111,7 +112,7 @@ class Fitted:
         covariance = contrast @ self.scaling_covariance @ contrast.T
         statistic = float(difference @ np.linalg.pinv(covariance, hermitian=True) @ difference)
         degrees = int(np.linalg.matrix_rank(covariance, hermitian=True))
-        return statistic, degrees, float(chi2_distribution.sf(statistic, degrees))
+        return statistic, degrees, float(chdtrc(degrees, statistic))
 
 
 def fit(job: "Job", dataset: Dataset, folder: Path | None) -> tuple[Fit, ModelRows]:
@@ -140,8 +141,8 @@ def fit(job: "Job", dataset: Dataset, folder: Path | None) -> tuple[Fit, ModelRo
         started = time.perf_counter()
         state = progress.state(design.name)
         if first and state.candidates is None:
-            # A second scaling of the same data starts from the minima of the first.
-            state.candidates = first[0].solution.starts()
+            # A second scaling of the same data starts from the minimum of the first.
+            state.candidates, state.found = [first[0].solution.evaluation.u.tolist()], first[0].solution.found
         task = Task(
             problem=Problem(model, design, pixels),
             fine=Problem(model, design, CellSource(fine, dataset.phi)),
@@ -174,7 +175,7 @@ def _result(chosen: Fitted, others: dict[str, Fitted], decision: str, progress: 
     shear_kernel = job.mode.shear_kernel if hasattr(job.mode, "shear_kernel") else "none"
     decisions = [text for text in (decision, _reached(solution)) if text]
     return Fit(
-        mode="laminar_flow" if len(model.names) > 3 else "static",
+        mode=job.mode.name,
         shear_kernel=shear_kernel,
         scaling=design.name,
         parameters=identified.parameters,
@@ -188,7 +189,7 @@ def _result(chosen: Fitted, others: dict[str, Fitted], decision: str, progress: 
         offset_error=scaling_error[:count],
         names=names,
         covariance=covariance,
-        noise=type(job.noise).__name__,
+        noise=job.noise.name,
         noise_text=chosen.noise.text,
         sigma=float(np.sqrt(evaluation.chi2 / dof)),
         chi2=chi2,
@@ -197,7 +198,7 @@ def _result(chosen: Fitted, others: dict[str, Fitted], decision: str, progress: 
         dof=dof,
         outcome=solution.outcome,
         message=solution.outcome.value,
-        passes=solution.passes,
+        passes=solution.passes + sum(other.solution.passes for other in others.values()),
         history=tuple(progress.history),
         minima=solution.minima,
         statements=(*identified.statements, *solution.statements, *_scaling_statements(evaluation, design)),
@@ -250,10 +251,15 @@ def _model_rows(chosen: Fitted, dataset: Dataset) -> ModelRows:
     def rows(angle: int, start: int, stop: int) -> np.ndarray:
         early = np.minimum(np.arange(start, stop)[:, None], np.arange(dataset.n)[None, :])
         late = np.maximum(np.arange(start, stop)[:, None], np.arange(dataset.n)[None, :])
-        h = model.pair(tuple(jnp.asarray(state[late] - state[early]) for state in x[angle]))
+        h = _decay(model.pair, tuple(state[late] - state[early] for state in x[angle]))
         return evaluation.offset[angle] + evaluation.contrast[angle] * np.asarray(h)
 
     return rows
+
+
+@partial(jax.jit, static_argnums=0)
+def _decay(pair: Pair, difference: tuple[jax.Array, ...]) -> jax.Array:
+    return pair(difference)
 
 
 def _digest(job: "Job", dataset: Dataset) -> str:

@@ -11,3 +11,8 @@ class Option(BaseModel):
     """Base of every option and of every nested settings block: immutable, typed, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @property
+    def name(self) -> str:
+        """What the user calls the option: its file in conf/<group> and in homodyne/<group>."""
+        return type(self).__module__.rpartition(".")[2]

@@ -11,6 +11,7 @@ D0 is the amplitude of J, which is twice the Stokes-Einstein coefficient at equi
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +74,7 @@ def _sinc_jvp(primals, tangents):
     return value, slope * tangents[0]
 
 
+@partial(jax.jit, inline=True)
 def _sinc_and_slope(x: ArrayLike) -> tuple[jax.Array, jax.Array]:
     """sinc and its derivative (cos x - sinc x)/x with one division for both: this is the inner loop of every fit."""
     x = jnp.asarray(x)

@@ -43,6 +43,12 @@ class WeightedLoss:
     scale: float
 
 
+@jax.jit
+def user_parameters(model: Model, u: jax.Array) -> jax.Array:
+    """(K,) parameters as the user knows them."""
+    return model.parameters(u)
+
+
 class Source(Protocol):
     """Where pair sums come from."""
 

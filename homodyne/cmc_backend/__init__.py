@@ -1,1 +1,5 @@
-"""Group ``cmc_backend``."""
+"""Group ``cmc_backend``: where shards run."""
+
+from .base import AbstractCMCBackend
+
+__all__ = ["AbstractCMCBackend"]

@@ -1,1 +1,5 @@
-"""Group ``hardware``."""
+"""Group ``hardware``: where a run computes."""
+
+from .base import AbstractHardware
+
+__all__ = ["AbstractHardware"]

@@ -25,6 +25,8 @@ from ..physics import power_law
 Form = Literal["two_rate", "power", "raw"]
 
 
+# inline=True keeps the trace: this is traced in every compiled function, and tracing is most of the start-up of a fit.
+@partial(jax.jit, inline=True)
 def exponential_integral(exponent: jax.Array, log_time: jax.Array) -> jax.Array:
     """B(e, l) = (exp(e l) - 1)/e, equal to l at e = 0, with derivatives that are exact there."""
     x = exponent * log_time
@@ -162,13 +164,13 @@ class RateLaw:
         """False where the law is negative on a frame; a solver must not step there."""
         if self.form == "two_rate":
             return True
-        amplitude, exponent, offset = np.asarray(self.parameters(jnp.asarray(p)))
+        amplitude, exponent, offset = np.asarray(_parameters(self, p))
         return bool(np.all(amplitude * self.t[[0, -1]] ** exponent + offset >= 0))
 
     def from_shape(self, rate: float, slope: float, exponent: float) -> np.ndarray:
         """Coordinates of the law with this rate and logarithmic slope at t_ref and this exponent; rates kept positive."""
         moment = np.log(self.t[[0, -1]] / self.t_ref)
-        lift = np.array([float(exponential_integral(jnp.asarray(exponent), jnp.asarray(x))) for x in moment])
+        lift = np.expm1(exponent * moment) / exponent if exponent else moment
         tiny, huge = self.rate_limits
         ends = np.clip(rate * (1 + slope * lift), max(tiny, 0.02 * rate), huge)
         return np.clip(np.array([*np.log(ends), exponent]), *self.box)
@@ -191,3 +193,6 @@ class RateLaw:
 
     def _weight(self, exponent: jax.Array, log_time: jax.Array) -> jax.Array:
         return exponential_integral(exponent, log_time) / exponential_integral(exponent, jnp.log(self.t[-1] / self.t[0]))
+
+
+_parameters = jax.jit(lambda law, p: law.parameters(p))

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from ..mode.base import AbstractMode
 from ..option import Option
-from ..problem import CellSource, Evaluation, PixelSource, Problem, WeightedLoss, invert
+from ..problem import CellSource, Evaluation, PixelSource, Problem, WeightedLoss, invert, user_parameters
 from ..results import Minimum, Outcome
 from .loss import LOSSES, efficiency, median_scale
 from .progress import Interrupted, Progress, State
@@ -78,10 +78,6 @@ class Solution:
     """Mean square of the weighted residual over mean weight; the residual variance for least squares."""
     scale: float = float("nan")
     efficiency: float = 1.0
-
-    def starts(self) -> list[list[float]]:
-        """Start points for another scaling of the same data: this minimum."""
-        return [self.evaluation.u.tolist()]
 
 
 class AbstractOptimizer(Option):
@@ -165,8 +161,6 @@ class _Run:
                 state.candidates, state.found = [candidate.u.tolist() for candidate in chosen], self.found
             self.task.progress.save()
             self.task.progress.check()
-        else:
-            log.info("continuing: %d candidates, %d of them finished", len(state.candidates), len(state.polished))
         return state.candidates
 
     def polish(self, start: np.ndarray, stage: str) -> None:
@@ -178,7 +172,7 @@ class _Run:
             return
         if state.current is not None and number == len(state.polished):
             start = np.array(state.current)
-        label = f"{stage} {number + 1}"
+        label = f"{self.problem.design.name} {stage} {number + 1}"
         local = self.minimise(start, label)
         if local is not None:
             self.locals.append(local)
@@ -224,7 +218,7 @@ class _Run:
         violated = [name for name, value in parameters.items() if not bounds[name][0] <= value <= bounds[name][1]]
         self.problem = self.problem.with_model(bounded)
         clipped = {name: float(np.clip(value, *bounds[name])) for name, value in parameters.items()}
-        local = self.minimise(bounded.coordinates_of(clipped), "bounds")
+        local = self.minimise(bounded.coordinates_of(clipped), f"{self.problem.design.name} bounds")
         if local is None:
             return (f"bounds on {', '.join(violated)} exclude every model with positive rates near the best fit; not respected",)
         self.locals = [local]
@@ -253,7 +247,7 @@ class _Run:
 
     def named(self, u: np.ndarray) -> dict[str, float]:
         model = self.problem.model
-        return dict(zip(model.names, np.asarray(model.parameters(u)).tolist(), strict=True))
+        return dict(zip(model.names, np.asarray(user_parameters(model, u)).tolist(), strict=True))
 
     def solution(self, evaluation: Evaluation, outcome: Outcome, statements: tuple[str, ...] = (), **robust: float) -> Solution:
         ordered = sorted(self.locals, key=lambda local: local.evaluation.chi2)

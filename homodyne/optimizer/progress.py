@@ -63,6 +63,9 @@ class Progress:
         self._stop = False
         if resume:
             self.states = self._load()
+            for name, state in self.states.items():
+                count = len(state.candidates or [])
+                log.info("continuing %s scaling: %d start points, %d fits finished", name, count, len(state.polished))
 
     def state(self, scaling: str) -> State:
         """The state of the fit with this scaling, new or restored."""
@@ -75,7 +78,7 @@ class Progress:
         gradient = float(np.abs(evaluation.gradient / scale).max(initial=0.0) / np.sqrt(max(evaluation.chi2, np.finfo(float).tiny)))
         seconds = time.perf_counter() - self.begin
         self.history.append(Iteration(stage, number, evaluation.chi2, step, gradient, seconds))
-        log.info("%-24s %3d  cost %.9g  step %.2e  gradient %.2e  %.2f s", stage, number, evaluation.chi2 / 2, step, gradient, seconds)
+        log.info("%-26s %3d  cost %.9g  step %.2e  gradient %.2e  %.2f s", stage, number, evaluation.chi2 / 2, step, gradient, seconds)
         state.current, state.chi2 = evaluation.u.tolist(), evaluation.chi2
         self.save()
         self.check()

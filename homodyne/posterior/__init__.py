@@ -1,1 +1,5 @@
-"""Group ``posterior``."""
+"""Group ``posterior``: what follows the fit."""
+
+from .base import AbstractPosterior
+
+__all__ = ["AbstractPosterior"]

@@ -1,1 +1,5 @@
-"""Group ``report``."""
+"""Group ``report``: what people look at."""
+
+from .base import AbstractReport
+
+__all__ = ["AbstractReport"]

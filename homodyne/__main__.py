@@ -1,0 +1,5 @@
+"""``python -m homodyne`` is the command ``homodyne``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,9 @@
+"""Where the shards of one consensus Monte Carlo run are sampled."""
+
+from abc import ABC
+
+from ..option import Option
+
+
+class AbstractCMCBackend(Option, ABC):
+    """Base of the options of group ``cmc_backend``."""

@@ -1,0 +1,42 @@
+"""A run, in order. Read this first.
+
+Each phase takes and returns values, so each can be called from a notebook; phase 1 (configuration) is ``config.build``.
+"""
+
+import logging
+from pathlib import Path
+
+from .config import Job
+from .optimize import fit as fit_dataset
+from .results import Fit
+from .save import save_run
+from .table import summary
+
+log = logging.getLogger(__name__)
+
+
+def run(job: Job, folder: Path) -> Fit | None:
+    """Phases 2 to 4: read, fit, save. Returns the Fit, or None when the job only inspects the data.
+
+    Raises:
+        ConfigError, DataError, FitError: as the phases do.
+    """
+    job.hardware.configure()
+    if job.inspect:
+        _say(job.data.inspect())
+        return None
+    dataset = job.data.load()
+    for note in dataset.provenance.notes:
+        log.info("%s", note)
+    fit, model_rows = fit_dataset(job, dataset, folder)
+    save_run(folder, job=job, dataset=dataset, fit=fit, model_rows=model_rows)
+    job.report.write(folder)
+    _say(summary(fit, dataset.truth))
+    log.info("Run folder: %s", folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
+    return fit
+
+
+def _say(text: str) -> None:
+    """One record for each line, so that every line of run.log has its time."""
+    for line in text.splitlines():
+        log.info("%s", line)

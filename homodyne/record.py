@@ -1,0 +1,269 @@
+"""A fit as two files: ``fit.json`` (numbers and sentences for people) and ``fit.npz`` (arrays for programs).
+
+``document`` and ``arrays`` make their content, ``read_fit`` turns it back into the same Fit. JSON knows no NaN or infinity: both
+are written as null and come back as NaN (as -inf or +inf in a bound). Every field is listed in docs/outputs.md.
+"""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from enum import Enum
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from . import __version__
+from .data.dataset import Dataset
+from .physics import SHEAR_KERNELS
+from .pictures import FULL_LIMIT, Cuts, FullMaps, Maps, Pictures
+from .results import Curve, Estimate, Fit, Iteration, Minimum, Outcome
+
+SCHEMA_VERSION = 1
+
+PACKAGES = ("jax", "numpy", "scipy")
+
+# Initial decay of the two kernels: X^2/12 = (X s)^2/(6 pi^2) with s = pi/sqrt(2).
+KERNEL_TEXT = {
+    "gap_average": "gap_average: shear factor sinc(q L cos(phi0 - phi) Gamma/2)^2, the average over a linear velocity profile across the "
+    "gap. homodyne_v2 (the kernel of homodyne 2.x) gives shear rates pi/sqrt(2) = 2.2214 times larger for the same initial decay.",
+    "homodyne_v2": "homodyne_v2: shear factor sinc(q L cos(phi0 - phi) Gamma/(2 pi))^4, as homodyne 2.x computes it. gap_average (a linear "
+    "velocity profile across the gap) gives shear rates pi/sqrt(2) = 2.2214 times smaller for the same initial decay.",
+}
+assert set(KERNEL_TEXT) == set(SHEAR_KERNELS)
+
+D0_TEXT = "J(t) = D0 t^alpha + D_offset enters c2 as exp(-q^2 integral of J dt); at equilibrium J is twice the Stokes-Einstein coefficient."
+FULL_TEXT = "data, model and residual of every pair are in fit.npz (full_data, full_model, full_residual)."
+RECOMPUTE_TEXT = (
+    f"The maps have more than {FULL_LIMIT} values and are not stored: homodyne.load_run(folder).model(index) computes the fitted map of "
+    "one angle from the parameters; the data are read again from data.path with config.yaml."
+)
+
+
+def document(*, seed: int, hardware: Mapping[str, Any], dataset: Dataset, fit: Fit) -> dict[str, Any]:
+    """The content of fit.json, still with NaN and infinity (see ``plain``)."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "outcome": {
+            "name": fit.outcome.name,
+            "success": fit.success,
+            "sentence": fit.outcome.value,
+            "message": fit.message,
+            "passes": fit.passes,
+        },
+        "mode": fit.mode,
+        "shear_kernel": fit.shear_kernel,
+        "scaling": fit.scaling,
+        "parameters": _by_name(fit.parameters),
+        "t_ref": fit.t_ref,
+        "rates": _by_name(fit.rates),
+        "per_angle": _per_angle(dataset, fit),
+        "quality": {
+            "sigma": fit.sigma,
+            "chi2": fit.chi2,
+            "reduced_chi2": fit.reduced_chi2,
+            "pairs": fit.pairs,
+            "dof": fit.dof,
+        },
+        "noise": {"option": fit.noise, "text": fit.noise_text},
+        "statements": fit.statements,
+        "decisions": fit.decisions,
+        "conventions": {
+            "time_origin": time_origin_text(dataset),
+            "shear_kernel": kernel_text(fit.shear_kernel),
+            "D0": D0_TEXT,
+        },
+        "covariance": _physical_covariance(fit),
+        "curves": {
+            key: {"name": c.name, "unit": c.unit, "determined": c.determined, "best_time": c.best_time} for key, c in fit.curves.items()
+        },
+        "alternatives": fit.alternatives,
+        "minima": [asdict(minimum) for minimum in fit.minima],
+        "history": [asdict(iteration) for iteration in fit.history],
+        "data": _data(dataset),
+        "truth": dataset.truth,
+        "maps": FULL_TEXT if len(dataset.phi) * dataset.n**2 <= FULL_LIMIT else RECOMPUTE_TEXT,
+        "seed": seed,
+        "versions": {"homodyne": __version__, "python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "hardware": dict(hardware),
+        "timings": fit.timings,
+    }
+
+
+def arrays(dataset: Dataset, fit: Fit, pictures: Pictures) -> dict[str, np.ndarray]:
+    """The content of fit.npz: numbers and text only, so that it opens without pickles."""
+    content = {
+        "q": np.float64(dataset.q),
+        "gap": np.float64(dataset.gap),
+        "t": dataset.t,
+        "frame": dataset.frame,
+        "diagonal": dataset.diagonal,
+        "pixels": dataset.pixels,
+        "counts": dataset.counts,
+        "pairs": dataset.pairs,
+        "phi": fit.phi,
+        "contrast": fit.contrast,
+        "contrast_error": fit.contrast_error,
+        "offset": fit.offset,
+        "offset_error": fit.offset_error,
+        "names": np.array(fit.names, dtype=np.str_),
+        "covariance": fit.covariance,
+        "coordinates": np.array(fit.coordinates, dtype=np.str_),
+        "solution": fit.solution,
+        "solution_covariance": fit.solution_covariance,
+    }
+    for key, curve in fit.curves.items():
+        content |= {f"curve_{key}_t": curve.t, f"curve_{key}_value": curve.value, f"curve_{key}_error": curve.error}
+    groups = {"maps": pictures.maps, "equal_lag": pictures.equal_lag, "equal_age": pictures.equal_age}
+    for prefix, group in (groups | ({} if pictures.full is None else {"full": pictures.full})).items():
+        content |= {f"{prefix}_{name}": array for name, array in vars(group).items()}
+    return {key: np.asarray(value) for key, value in content.items()}
+
+
+def read_fit(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Fit:
+    """The Fit that ``document`` and ``arrays`` were made from. A missing field is a KeyError or TypeError."""
+    quality, outcome = document["quality"], document["outcome"]
+    return Fit(
+        mode=document["mode"],
+        shear_kernel=document["shear_kernel"],
+        scaling=document["scaling"],
+        parameters=_estimates(document["parameters"]),
+        t_ref=number(document["t_ref"]),
+        rates=_estimates(document["rates"]),
+        curves={key: _curve(key, facts, arrays) for key, facts in document["curves"].items()},
+        phi=arrays["phi"],
+        contrast=arrays["contrast"],
+        contrast_error=arrays["contrast_error"],
+        offset=arrays["offset"],
+        offset_error=arrays["offset_error"],
+        names=tuple(arrays["names"].tolist()),
+        covariance=arrays["covariance"],
+        noise=document["noise"]["option"],
+        noise_text=document["noise"]["text"],
+        sigma=number(quality["sigma"]),
+        chi2=number(quality["chi2"]),
+        reduced_chi2=number(quality["reduced_chi2"]),
+        pairs=quality["pairs"],
+        dof=quality["dof"],
+        outcome=Outcome[outcome["name"]],
+        message=outcome["message"],
+        passes=outcome["passes"],
+        history=tuple(_iteration(facts) for facts in document["history"]),
+        minima=tuple(Minimum(numbers(m["parameters"]), number(m["chi2"]), m["times_reached"]) for m in document["minima"]),
+        statements=tuple(document["statements"]),
+        decisions=tuple(document["decisions"]),
+        coordinates=tuple(arrays["coordinates"].tolist()),
+        solution=arrays["solution"],
+        solution_covariance=arrays["solution_covariance"],
+        alternatives={name: numbers(values) for name, values in document["alternatives"].items()},
+        timings=numbers(document["timings"]),
+    )
+
+
+def read_pictures(arrays: Mapping[str, np.ndarray]) -> Pictures:
+    """The Pictures of fit.npz. A missing field is a KeyError."""
+
+    def group(cls: type, prefix: str) -> Any:
+        return cls(**{field.name: arrays[f"{prefix}_{field.name}"] for field in fields(cls)})
+
+    full = group(FullMaps, "full") if "full_data" in arrays else None
+    return Pictures(group(Maps, "maps"), group(Cuts, "equal_lag"), group(Cuts, "equal_age"), full)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON knows it: NumPy numbers and arrays as Python's, tuples as lists, enums by name, NaN and infinities as null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return value
+
+
+def number(value: float | None) -> float:
+    """A JSON number as float; null is NaN."""
+    return float("nan") if value is None else float(value)
+
+
+def numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    """JSON numbers by name; null is NaN."""
+    return {name: number(value) for name, value in values.items()}
+
+
+def kernel_text(shear_kernel: str) -> str:
+    """What the shear kernel is, and the factor to the other one."""
+    return KERNEL_TEXT[shear_kernel] if shear_kernel in KERNEL_TEXT else "no shear in this mode."
+
+
+def time_origin_text(dataset: Dataset) -> str:
+    """Where t = 0 is, and which parameters depend on it."""
+    return (
+        f"t = 0 lies {dataset.t[0]:g} s ({dataset.t[0] / dataset.dt:.6g} time steps) before frame {int(dataset.frame[0])}, the first used. "
+        "D0, alpha, gamma_dot_t0 and beta refer to this origin and change with it; the rate at a given frame does not."
+    )
+
+
+def _by_name(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
+    return {key: asdict(estimate) for key, estimate in estimates.items()}
+
+
+def _per_angle(dataset: Dataset, fit: Fit) -> list[dict[str, Any]]:
+    columns = {
+        "phi": fit.phi,
+        "contrast": fit.contrast,
+        "contrast_error": fit.contrast_error,
+        "offset": fit.offset,
+        "offset_error": fit.offset_error,
+        "pairs": dataset.pairs,
+        "pixels": dataset.pixels,
+    }
+    return [{name: column[k] for name, column in columns.items()} for k in range(len(fit.phi))]
+
+
+def _physical_covariance(fit: Fit) -> dict[str, Any]:
+    """Names and covariance of the physical parameters; that of all numbers is in fit.npz."""
+    index = [fit.names.index(name) for name in fit.parameters if name in fit.names]
+    return {"names": [fit.names[k] for k in index], "matrix": fit.covariance[np.ix_(index, index)]}
+
+
+def _data(dataset: Dataset) -> dict[str, Any]:
+    source = dataset.provenance
+    return {
+        "path": source.path,
+        "layout": source.layout,
+        "notes": source.notes,
+        "fingerprint": dataset.fingerprint,
+        "q": dataset.q,
+        "gap": dataset.gap,
+        "angles": len(dataset.phi),
+        "frames": dataset.n,
+        "first_frame": int(dataset.frame[0]),
+        "last_frame": int(dataset.frame[-1]),
+        "t_first": float(dataset.t[0]),
+        "t_last": float(dataset.t[-1]),
+        "dt": dataset.dt,
+    }
+
+
+def _estimates(documents: Mapping[str, Any]) -> dict[str, Estimate]:
+    return {key: _estimate(**facts) for key, facts in documents.items()}
+
+
+def _estimate(name: str, value: Any, error: Any, unit: str, lower: Any, upper: Any, status: Any) -> Estimate:
+    low, high = (-np.inf if lower is None else float(lower)), (np.inf if upper is None else float(upper))
+    return Estimate(name, number(value), number(error), unit, low, high, status)
+
+
+def _curve(key: str, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Curve:
+    t, value, error = (arrays[f"curve_{key}_{part}"] for part in ("t", "value", "error"))
+    return Curve(facts["name"], facts["unit"], t, value, error, facts["determined"], number(facts["best_time"]))
+
+
+def _iteration(facts: Mapping[str, Any]) -> Iteration:
+    sizes = (number(facts[name]) for name in ("chi2", "step", "gradient", "seconds"))
+    return Iteration(facts["stage"], facts["number"], *sizes)

@@ -1,0 +1,195 @@
+"""Phase 4: a run folder is written here, and read back as a ``Run``.
+
+    config.yaml     the resolved configuration          fit.json    numbers and sentences, for people
+    figures/        drawn by report/ from this folder   fit.npz     arrays, for programs
+
+(`run.log` and `.hydra/` come from the command line.) fit.json is written last and holds the hash of fit.npz, so a folder with a
+fit.json is complete and its two files belong together. Every file appears whole or not at all (``write_atomic``).
+"""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from omegaconf import OmegaConf
+from yaml import YAMLError  # type: ignore[import-untyped]  # comes with OmegaConf, without types
+
+from .data.dataset import Dataset, Provenance
+from .errors import DataError
+from .physics import two_time
+from .pictures import ModelRows, Pictures, take_pictures
+from .record import SCHEMA_VERSION, arrays, document, numbers, plain, read_fit, read_pictures
+from .results import Fit
+
+if TYPE_CHECKING:
+    from .config import Job
+
+CONFIG, NUMBERS, ARRAYS = "config.yaml", "fit.json", "fit.npz"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read from its folder.
+
+    Attributes:
+        config: the resolved configuration, as plain containers.
+        q: wavevector, 1/Angstrom. gap: shear gap, Angstrom. phi: (P,) degrees. t: (n,) s. frame: (n,) numbers in the file, from 1.
+        fingerprint: hash of the data that were fitted.
+        truth: parameters by name when the data were simulated, else None.
+        document: fit.json as plain containers (everything in it, null for NaN).
+        pictures: block means and cuts of data, model and residual.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    fit: Fit
+    q: float
+    gap: float
+    phi: np.ndarray
+    t: np.ndarray
+    frame: np.ndarray
+    provenance: Provenance
+    fingerprint: str
+    truth: dict[str, float] | None
+    document: dict[str, Any]
+    pictures: Pictures
+
+    def model(self, index: int) -> np.ndarray:
+        """The fitted map (n, n) of one angle from the saved parameters; contrast + offset on the diagonal."""
+        fit = self.fit
+        # static has no shear and ignores the kernel.
+        kernel = {"shear_kernel": fit.shear_kernel} if fit.mode != "static" else {}
+        return two_time(
+            {name: estimate.value for name, estimate in fit.parameters.items()},
+            self.phi[index],
+            self.t,
+            q=self.q,
+            gap=self.gap,
+            mode=fit.mode,
+            contrast=fit.contrast[index],
+            offset=fit.offset[index],
+            **kernel,
+        )[0]
+
+
+def save_run(folder: Path, *, job: "Job", dataset: Dataset, fit: Fit, model_rows: ModelRows) -> None:
+    """Write config.yaml, fit.npz and fit.json into a folder, which is made if needed.
+
+    Args:
+        model_rows: rows of the fitted map of one angle, see ``pictures.ModelRows``; asked for one stripe of rows at a time.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    content = arrays(dataset, fit, take_pictures(dataset, model_rows))
+    facts = document(seed=job.seed, hardware=job.hardware.describe(), dataset=dataset, fit=fit)
+    write_atomic(folder / CONFIG, lambda file: file.write(job.text.encode()))
+    write_atomic(folder / ARRAYS, lambda file: np.savez(file, **content))  # type: ignore[arg-type]  # no array is named allow_pickle
+    facts["arrays"] = {"file": ARRAYS, "blake2b": _hash(folder / ARRAYS)}
+    text = json.dumps(plain(facts), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomic(folder / NUMBERS, lambda file: file.write(text.encode()))
+
+
+def load_run(folder: str | os.PathLike[str]) -> Run:
+    """Read a run folder.
+
+    Raises:
+        DataError: the folder or a file in it is missing, damaged, or of another version.
+    """
+    root = Path(folder)
+    missing = [name for name in (CONFIG, NUMBERS, ARRAYS) if not (root / name).is_file()]
+    if missing:
+        found = "is not a complete run folder" if root.is_dir() else "does not exist"
+        raise DataError(f"{root} {found}: {', '.join(missing)} missing; a finished run leaves {CONFIG}, {NUMBERS} and {ARRAYS}")
+    facts = _read_document(root / NUMBERS)
+    try:
+        expected = facts["arrays"]["blake2b"]
+        if _hash(root / ARRAYS) != expected:
+            raise DataError(f"{root / ARRAYS} is not the file that {NUMBERS} was saved with: damaged, or a later save was interrupted")
+        with np.load(root / ARRAYS, allow_pickle=False) as file:
+            content = dict(file)
+        return _run(root, facts, content)
+    except KeyError as error:
+        raise DataError(f"{root}: field {error} is missing in {NUMBERS} or {ARRAYS}; accepted: the fields in docs/outputs.md") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{root / NUMBERS}: a field has the wrong form ({error}); accepted: the fields in docs/outputs.md") from error
+
+
+def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file that is, at every moment and after a crash, either the old one or the whole new one.
+
+    Args:
+        path: the file; its folder must exist.
+        write: writes the content into a binary file that it is given.
+    """
+    # Same folder, hence same file system: only there is replacing atomic. open(), unlike tempfile, respects the user's umask.
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with partial.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _run(root: Path, facts: dict[str, Any], content: Mapping[str, np.ndarray]) -> Run:
+    data = facts["data"]
+    return Run(
+        folder=root,
+        config=_read_config(root / CONFIG),
+        fit=read_fit(facts, content),
+        q=float(content["q"]),
+        gap=float(content["gap"]),
+        phi=content["phi"],
+        t=content["t"],
+        frame=content["frame"],
+        provenance=Provenance(data["path"], data["layout"], tuple(data["notes"])),
+        fingerprint=data["fingerprint"],
+        truth=None if facts["truth"] is None else numbers(facts["truth"]),
+        document=facts,
+        pictures=read_pictures(content),
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(path))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+    if not isinstance(config, dict):
+        raise DataError(f"{path} is damaged: found {type(config).__name__}, expected keys and values")
+    return {str(key): value for key, value in config.items()}
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+    if not isinstance(facts, dict) or "schema_version" not in facts:
+        raise DataError(f"{path} has no schema_version: it was not written by a run")
+    if facts["schema_version"] != SCHEMA_VERSION:
+        found = facts["schema_version"]
+        raise DataError(f"{path} has schema_version {found}; this version of homodyne reads {SCHEMA_VERSION}")
+    return facts
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name itself survive a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
