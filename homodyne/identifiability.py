@@ -159,7 +159,8 @@ def _direction_status(model, u, covariance, info: Information, curves, statement
         return "undetermined"
     directions = np.unique(np.round(np.mod(model.phi, 180.0), 6))
     if len(directions) == 1:
-        statements.append("phi0 and the shear rate are not separately determined: all angles are collinear; only gamma_dot |cos(phi0 - phi)| is")
+        product = "only gamma_dot |cos(phi0 - phi)| is"
+        statements.append(f"phi0 and the shear rate are not separately determined, all angles are collinear: {product}")
         return "undetermined"
     if len(directions) == 2:
         statements.append(_mirror(model, directions, float(u[-1])))
@@ -176,7 +177,8 @@ def _mirror(model, directions: np.ndarray, phi0: float) -> str:
     x, y = np.linalg.solve([[np.cos(first), np.sin(first)], [np.cos(second), np.sin(second)]], [a, -b])
     mirrored = np.rad2deg(np.arctan2(y, x))
     wrapped = float(model.nominal) + (mirrored - float(model.nominal) + 90) % 180 - 90
-    return f"two measured directions allow a mirror solution with equal chi2: phi0 = {wrapped:.4g} degrees, shear rate times {np.hypot(x, y):.4g}"
+    mirror = f"phi0 = {wrapped:.4g} degrees, shear rate times {np.hypot(x, y):.4g}"
+    return f"two measured directions allow a mirror solution with equal chi2: {mirror}"
 
 
 def _best_error(curve: Curve) -> float:

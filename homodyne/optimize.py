@@ -241,7 +241,8 @@ def _scaling_statements(evaluation, design: Design) -> list[str]:
     touching = np.flatnonzero(evaluation.projection.at_bound)
     if design.count == 0 or len(touching) == 0:
         return []
-    return [f"contrast or offset is at its bound at angle index {', '.join(map(str, touching))} (per_angle_scaling.contrast_bounds, offset_bounds)"]
+    where = ", ".join(map(str, touching))
+    return [f"contrast or offset is at its bound at angle index {where} (per_angle_scaling.contrast_bounds, offset_bounds)"]
 
 
 def _model_rows(chosen: Fitted, dataset: Dataset) -> ModelRows:

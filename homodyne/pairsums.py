@@ -16,8 +16,9 @@ parameters. Tiles (tiles.py) carry the mask as NaN; chunks of tiles go to one th
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Literal, Protocol
 
 import jax
@@ -40,8 +41,10 @@ Depends = tuple[tuple[int, ...], ...]
 class Pair(Protocol):
     """h of a pair of frames. Hashable; equal pairs share one compiled kernel."""
 
-    exponential: tuple[bool, ...]
-    """Per state: h is proportional to exp(-difference), so its partial is -h and needs no evaluation of its own."""
+    @property
+    def exponential(self) -> tuple[bool, ...]:
+        """Per state: h is proportional to exp(-difference), so its partial is -h and needs no evaluation of its own."""
+        ...
 
     def __call__(self, difference: tuple[jax.Array, ...]) -> jax.Array:
         """h from the m state differences (later frame minus earlier), elementwise."""
@@ -50,7 +53,7 @@ class Pair(Protocol):
 class Robust(Protocol):
     """Weight of a residual in units of the scale, elementwise; hashable."""
 
-    def __call__(self, residual: jax.Array) -> jax.Array: ...
+    def __call__(self, residual: jax.Array, /) -> jax.Array: ...
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Reweighting:
     """Robust weights of a pass, made from the residuals at fixed states, contrast and offset of the iterate before."""
 
     weight: Robust
-    x: jax.Array
+    x: np.ndarray
     contrast: np.ndarray
     offset: np.ndarray
     scale: float
@@ -167,7 +170,7 @@ def _size(depends: Depends) -> int:
 def _blocks(depends: Depends) -> list[slice]:
     """Columns of each state in the packed derivatives."""
     ends = np.cumsum([0, *map(len, depends)])
-    return [slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return [slice(int(a), int(b)) for a, b in pairwise(ends)]
 
 
 def _laplacians(wanted, images, rows, columns, x_early, x_late, depends: Depends) -> jax.Array:
@@ -257,9 +260,7 @@ class PixelSums:
         threads: chunks evaluated at the same time. tiles_at_once: see ``hardware``. Neither changes a number beyond 1e-12.
     """
 
-    def __init__(
-        self, tiles, n: int, *, weights=None, threads: int | None = None, tiles_at_once: int = 1
-    ) -> None:
+    def __init__(self, tiles, n: int, *, weights=None, threads: int | None = None, tiles_at_once: int = 1) -> None:
         self.tiles, self.weights = tiles, weights
         self.threads = threads or len(os.sched_getaffinity(0))
         self.at_once = tiles_at_once
@@ -281,7 +282,7 @@ class PixelSums:
         padding = [(0, 0)] * (x.ndim - 1) + [(0, self.width - x.shape[-1])]
         states = np.pad(x, padding, mode="edge")
         slopes = np.pad(np.concatenate(packed, axis=1), padding, mode="edge").transpose(0, 2, 1)
-        previous = None if reweighting is None else np.pad(np.asarray(reweighting.x), padding, mode="edge")
+        previous = None if reweighting is None else np.pad(reweighting.x, padding, mode="edge")
         robust = None if reweighting is None else reweighting.weight
 
         def task(angle: int, start: int) -> np.ndarray:
@@ -346,10 +347,12 @@ class PixelSums:
 
 def unpack_sums(totals: np.ndarray, size: int, order: Order) -> PairSums:
     """PairSums from the flat vectors (..., length) of the compiled kernels."""
-    values = [totals[..., k] for k in range(6)]
+    w, y, yy, h, hh, hy = (totals[..., k] for k in range(6))
+    values = PairSums(w, y, yy, h, hh, hy)
     if order == 0:
-        return PairSums(*values)
+        return values
     d, hd, yd = (totals[..., 6 + k * size : 6 + (k + 1) * size] for k in range(3))
     if order == 1:
-        return PairSums(*values, d, hd, yd)
-    return PairSums(*values, d, hd, yd, totals[..., 6 + 3 * size :].reshape(*totals.shape[:-1], size, size))
+        return replace(values, d=d, hd=hd, yd=yd)
+    dd = totals[..., 6 + 3 * size :].reshape(*totals.shape[:-1], size, size)
+    return replace(values, d=d, hd=hd, yd=yd, dd=dd)

@@ -141,10 +141,10 @@ def two_time(
         raise ValueError(f"q and gap must be positive, found q={q}, gap={gap}")
     with jax.enable_x64(True):
         kernel = SHEAR_KERNELS[shear_kernel]
-        x0 = q**2 * cumulative(power_law(*(parameters[name] for name in TRANSPORT), times), times)
+        x0 = q**2 * cumulative(_rate(TRANSPORT, parameters, times), times)
         states = [jnp.broadcast_to(x0, (len(angles), len(times)))]
         if mode == "laminar_flow":
-            strain = cumulative(power_law(*(parameters[name] for name in SHEAR), times), times)
+            strain = cumulative(_rate(SHEAR, parameters, times), times)
             kappa = phase_per_strain(angles, parameters["phi0"], kernel.phase_factor * q * (gap or 0.0))
             states.append(kappa[:, None] * strain)
         # |x_j - x_i| puts every pair in time order: x0 increases and h is even in x1.
@@ -153,3 +153,8 @@ def two_time(
     scale = np.broadcast_to(np.asarray(contrast, dtype=np.float64), angles.shape)[:, None, None]
     base = np.broadcast_to(np.asarray(offset, dtype=np.float64), angles.shape)[:, None, None]
     return base + scale * h
+
+
+def _rate(names: tuple[str, str, str], parameters: Mapping[str, float], t: np.ndarray) -> jax.Array:
+    amplitude, exponent, offset = (parameters[name] for name in names)
+    return power_law(amplitude, exponent, offset, t)

@@ -74,7 +74,9 @@ def project(sums: PairSums, design: Design) -> Projection:
 
 
 def _derivatives(solution: Projection, sums: PairSums, design: Design) -> Projection:
-    assert sums.d is not None and sums.hd is not None and sums.yd is not None
+    assert sums.d is not None
+    assert sums.hd is not None
+    assert sums.yd is not None
     contrast, offset = solution.contrast[..., None], solution.offset[..., None]
     gradient = -np.sum(contrast * (sums.yd - offset * sums.d - contrast * sums.hd), axis=-2)
     if sums.dd is None:

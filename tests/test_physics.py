@@ -12,7 +12,7 @@ from scipy.integrate import quad
 
 from homodyne.physics import SHEAR, SHEAR_KERNELS, TRANSPORT, cumulative, decay, phase_per_strain, power_law, sinc, two_time
 
-from .factory import DT, GAP, LAMINAR, Q, STATIC, exact_maps, times
+from .factory import DT, GAP, LAMINAR, STATIC, Q, exact_maps, times
 
 GOLDEN = json.loads((Path(__file__).parent / "reference" / "golden_physics.json").read_text())
 CASES = {case["id"]: case for case in GOLDEN["cases"]}

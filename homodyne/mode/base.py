@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from ..option import Option
 from ..pairsums import Depends, Pair
+from .rate_law import RateLaw
 
 
 class ParameterSettings(Option):
@@ -53,16 +54,55 @@ class Model(Protocol):
     Registered as a JAX pytree whose leaves are the numbers of the Dataset, so that equal shapes share one compilation.
     """
 
-    pair: Pair
-    depends: Depends
-    """Per state: the coordinates it depends on."""
-    names: tuple[str, ...]
-    units: tuple[str, ...]
-    coordinates: tuple[str, ...]
-    lower: np.ndarray
-    upper: np.ndarray
-    spread: np.ndarray
-    """(p,) typical uncertainty of each coordinate before any fit. A fifth of it tells two minima apart."""
+    @property
+    def t(self) -> np.ndarray:
+        """(n,) frame times, s."""
+        ...
+
+    @property
+    def pair(self) -> Pair:
+        """h of a pair of frames."""
+        ...
+
+    @property
+    def depends(self) -> Depends:
+        """Per state: the coordinates it depends on."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """(K,) user parameters, fixed ones included."""
+        ...
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Of the user parameters."""
+        ...
+
+    @property
+    def coordinates(self) -> tuple[str, ...]:
+        """(p,) what the solver varies, in words."""
+        ...
+
+    @property
+    def lower(self) -> np.ndarray:
+        """(p,) lower limits of the coordinates."""
+        ...
+
+    @property
+    def upper(self) -> np.ndarray:
+        """(p,) upper limits of the coordinates."""
+        ...
+
+    @property
+    def spread(self) -> np.ndarray:
+        """(p,) typical uncertainty of each coordinate before any fit. A fifth of it tells two minima apart."""
+        ...
+
+    @property
+    def laws(self) -> dict[str, RateLaw]:
+        """Rate laws by the name of their curve; their coordinates come first, in this order."""
+        ...
 
     def states(self, u: jax.Array, phi: jax.Array) -> jax.Array:
         """(m, n) states at angle phi (degrees); traceable and differentiable in u."""

@@ -11,7 +11,7 @@ from jax.tree_util import register_dataclass
 
 from ..pairsums import Depends
 from ..physics import SHEAR, SHEAR_KERNELS, TRANSPORT, cumulative, decay, phase_per_strain
-from .base import ParameterSettings
+from .base import Model, ParameterSettings
 from .rate_law import RateLaw
 
 UNITS = {
@@ -230,7 +230,7 @@ class FlowModel:
     def reference(self, u: jax.Array) -> dict[str, jax.Array]:
         return {name: law.rate_and_slope(p) for (name, law), p in zip(self.laws.items(), self.split(u), strict=False)}
 
-    def hard_bounds(self, parameters: Mapping[str, float], bounds: Mapping[str, tuple[float, float]]) -> "FlowModel | None":
+    def hard_bounds(self, parameters: Mapping[str, float], bounds: Mapping[str, tuple[float, float]]) -> Model | None:
         def violated(law: RateLaw) -> bool:
             linear = (law.names[0], law.names[2])
             return law.form != "raw" and any(not bounds[name][0] <= parameters[name] <= bounds[name][1] for name in linear)
@@ -238,7 +238,8 @@ class FlowModel:
         changed = {name: law.with_hard_bounds() for name, law in self.laws.items() if violated(law)}
         if not changed:
             return None
-        return replace(self, transport=changed["J"] if "J" in changed else self.transport, shear=changed["gamma_dot"] if "gamma_dot" in changed else self.shear)
+        laws = self.laws | changed
+        return replace(self, transport=laws["J"], shear=None if self.shear is None else laws["gamma_dot"])
 
     @staticmethod
     def _law_point(law: RateLaw, rate: float, exponent: float, share: float) -> dict[str, float]:

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 
 from ..physics import PARAMETERS
-from .base import AbstractMode
+from .base import AbstractMode, Model
 from .flow import FlowModel
 
 
@@ -22,5 +22,5 @@ class LaminarFlow(AbstractMode):
     def names(cls) -> tuple[str, ...]:
         return PARAMETERS["laminar_flow"]
 
-    def bind(self, t: np.ndarray, q: float, gap: float, phi: np.ndarray) -> FlowModel:
+    def bind(self, t: np.ndarray, q: float, gap: float, phi: np.ndarray) -> Model:
         return FlowModel.bind(self.parameters, t, q, gap, phi, self.shear_kernel)

@@ -82,7 +82,7 @@ class RateLaw:
     @property
     def coordinates(self) -> tuple[str, ...]:
         """Names of the solver's coordinates."""
-        amplitude, exponent, offset = self.names
+        amplitude, exponent, _ = self.names
         if self.form == "two_rate":
             ends = (f"ln rate[{amplitude}] at first time", f"ln rate[{amplitude}] at last time")
             return ends if self.fixed[1] is not None else (*ends, exponent)
@@ -98,7 +98,8 @@ class RateLaw:
     def rate(self, p: jax.Array) -> jax.Array:
         """(n,) rate at coordinates p."""
         if self.form != "two_rate":
-            return power_law(*self.parameters(p), self.t)
+            amplitude, exponent, offset = self.parameters(p)
+            return power_law(amplitude, exponent, offset, self.t)
         first, last = jnp.exp(p[0]), jnp.exp(p[1])
         return first + (last - first) * self._weight(self._exponent(p), jnp.log(self.t / self.t[0]))
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..physics import PARAMETERS
-from .base import AbstractMode
+from .base import AbstractMode, Model
 from .flow import FlowModel
 
 
@@ -14,5 +14,5 @@ class Static(AbstractMode):
     def names(cls) -> tuple[str, ...]:
         return PARAMETERS["static"]
 
-    def bind(self, t: np.ndarray, q: float, gap: float, phi: np.ndarray) -> FlowModel:
+    def bind(self, t: np.ndarray, q: float, gap: float, phi: np.ndarray) -> Model:
         return FlowModel.bind(self.parameters, t, q, gap, phi, None)

@@ -58,9 +58,7 @@ class FrameClustered(AbstractNoise):
         dataset, model = minimum.source.dataset, minimum.problem.model
         x = np.asarray(states_and_slopes(model, dataset.phi, minimum.evaluation.u, slopes=False)[0])
         total = sum(
-            float(np.sum(h[np.isfinite(c2)]))
-            for angle in range(len(x))
-            for _, _, c2, h in minimum.source.values(model, x[angle], angle)
+            float(np.sum(h[np.isfinite(c2)])) for angle in range(len(x)) for _, _, c2, h in minimum.source.values(model, x[angle], angle)
         )
         frames = (dataset.n - 1) * dataset.n / 2 / max(float(np.mean(dataset.pairs)), 1.0)
         row_sum = 2 * total / len(x) * frames / dataset.n

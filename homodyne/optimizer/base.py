@@ -17,7 +17,7 @@ from ..option import Option
 from ..problem import CellSource, Evaluation, PixelSource, Problem, WeightedLoss, invert, user_parameters
 from ..results import Minimum, Outcome
 from .loss import LOSSES, efficiency, median_scale
-from .progress import Interrupted, Progress, State
+from .progress import FitInterrupted, Progress, State
 from .search import Found, distinct
 from .trust_region import Local, Solver, Tolerances, minimise
 
@@ -111,7 +111,7 @@ class AbstractOptimizer(Option):
         run = _Run(self, task)
         try:
             return run.solve()
-        except Interrupted:
+        except FitInterrupted:
             return run.interrupted()
 
     def tolerances(self, pairs: float) -> Tolerances:
@@ -262,12 +262,15 @@ class _Run:
         points += [np.array(u) for u in ([state.current] if state.current is not None else [])]
         points += [np.array(u) for u in (state.candidates or [])[: 1 if not points else 0]]
         if not points:
-            points = [self.task.user_start if self.task.user_start is not None else self.problem.model.starts(np.random.default_rng(0), 1)[0]]
+            points = [self.any_start()]
         evaluations = [self.problem.evaluate(u) for u in points]
         best = min(evaluations, key=lambda evaluation: evaluation.chi2)
         return self.solution(best, Outcome.INTERRUPTED)
 
     def not_finite(self) -> Solution:
-        point = self.task.user_start
-        start = self.problem.model.starts(np.random.default_rng(self.task.seed), 1)[0] if point is None else point
-        return self.solution(self.problem.evaluate(start), Outcome.NOT_FINITE)
+        return self.solution(self.problem.evaluate(self.any_start()), Outcome.NOT_FINITE)
+
+    def any_start(self) -> np.ndarray:
+        """The user's start, or a random one."""
+        start = self.task.user_start
+        return self.problem.model.starts(np.random.default_rng(self.task.seed), 1)[0] if start is None else start

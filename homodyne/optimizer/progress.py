@@ -23,7 +23,7 @@ CHECKPOINT = "checkpoint.json"
 SCHEMA = 1
 
 
-class Interrupted(Exception):
+class FitInterrupted(Exception):  # noqa: N818 (a request, not an error)
     """The user or the scheduler asked the fit to stop; raised between two passes."""
 
 
@@ -72,7 +72,7 @@ class Progress:
         return self.states.setdefault(scaling, State())
 
     def stepped(self, stage: str, evaluation: Evaluation, step: float, state: State) -> None:
-        """Record one accepted step; raises Interrupted when a stop was asked for."""
+        """Record one accepted step; raises FitInterrupted when a stop was asked for."""
         number = sum(1 for item in self.history if item.stage == stage)
         scale = np.sqrt(np.maximum(np.diagonal(evaluation.hessian), np.finfo(float).tiny))
         gradient = float(np.abs(evaluation.gradient / scale).max(initial=0.0) / np.sqrt(max(evaluation.chi2, np.finfo(float).tiny)))
@@ -84,9 +84,9 @@ class Progress:
         self.check()
 
     def check(self) -> None:
-        """Raise Interrupted when a stop was asked for."""
+        """Raise FitInterrupted when a stop was asked for."""
         if self._stop:
-            raise Interrupted
+            raise FitInterrupted
 
     def save(self) -> None:
         """Write the checkpoint: whole or not at all, with a checksum."""

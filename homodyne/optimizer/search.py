@@ -29,8 +29,8 @@ class Found:
 class SearchResult:
     """Minima in order of chi2, best first.
 
-    hits: fits that reached the best within 0.5 in chi2. excess: (chi2 - nu)/sqrt(2 nu) of the best on its cells; above 4 the model does not describe the cells to their noise
-    (or that noise is correlated).
+    hits: fits that reached the best within 0.5 in chi2. excess: (chi2 - nu)/sqrt(2 nu) of the best on its cells; above 4 the model
+    does not describe the cells to their noise (or that noise is correlated).
     """
 
     minima: tuple[Found, ...]
@@ -155,9 +155,7 @@ def distinct(candidates: list[Found], model, limit: int, window: float) -> list[
     chosen: list[Found] = []
     for candidate in candidates:
         near = candidate.chi2 <= candidates[0].chi2 + window
-        new = all(
-            np.any(np.abs(candidate.u - other.u) > 0.2 * model.spread) or abs(candidate.chi2 - other.chi2) > 0.05 for other in chosen
-        )
+        new = all(np.any(np.abs(candidate.u - other.u) > 0.2 * model.spread) or abs(candidate.chi2 - other.chi2) > 0.05 for other in chosen)
         if near and new and len(chosen) < limit:
             chosen.append(candidate)
     return chosen

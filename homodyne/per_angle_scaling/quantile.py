@@ -10,16 +10,15 @@ from ..data import Dataset
 from ..tiles import TILE, tile_index
 
 
-def quantile_estimate(
-    c2: np.ndarray, lag: np.ndarray, contrast_bounds: list[float], offset_bounds: list[float]
-) -> tuple[float, float]:
+def quantile_estimate(c2: np.ndarray, lag: np.ndarray, contrast_bounds: list[float], offset_bounds: list[float]) -> tuple[float, float]:
     """(contrast, offset) from finite values c2 and their lags, both 1-D; mid-points of the bounds below 100 values."""
     if len(c2) < 100:
         return float(np.mean(contrast_bounds)), float(np.mean(offset_bounds))
     short, long = np.percentile(lag, [20, 80])
+    (low, high), (least, most) = offset_bounds, contrast_bounds
     floor, ceiling = c2[lag >= long], c2[lag <= short]
-    offset = np.clip(np.percentile(floor if len(floor) >= 10 else c2, 10), *offset_bounds)
-    contrast = np.clip(np.percentile(ceiling if len(ceiling) >= 10 else c2, 90) - offset, *contrast_bounds)
+    offset = np.clip(np.percentile(floor if len(floor) >= 10 else c2, 10), low, high)
+    contrast = np.clip(np.percentile(ceiling if len(ceiling) >= 10 else c2, 90) - offset, least, most)
     return float(contrast), float(offset)
 
 

@@ -16,6 +16,9 @@ LAWS = {"J": TRANSPORT, "gamma_dot": SHEAR}
 CUT_ANGLES = 3
 """Most angles shown in the figure of cuts."""
 
+MOST_STAGES = 8
+"""Stages of a fit that still get a legend."""
+
 
 def cuts(run: Run, width: float) -> Figure:
     """Points: means of the data with the error of the mean. Lines: means of the fitted map over the same pairs."""
@@ -78,13 +81,16 @@ def scaling(run: Run, width: float) -> Figure:
 
 
 def convergence(run: Run, width: float) -> Figure:
-    """chi2 above its best value, length of the step and size of the gradient at each accepted step, by stage."""
+    """chi2 above the best of its stage, length of the step and size of the gradient at each accepted step.
+
+    Stages may fit different scalings, whose chi2 cannot be compared. The best step of a stage is 0, which a log axis leaves out.
+    """
     figure, axes = new_figure(run, width, 2.2, f"{run.fit.passes} passes over the pixels", columns=3)
     history = run.fit.history
     stages = list(dict.fromkeys(iteration.stage for iteration in history))
-    best = np.nanmin([iteration.chi2 for iteration in history]) if history else 0.0
+    best = {stage: min((i.chi2 for i in history if i.stage == stage and np.isfinite(i.chi2)), default=np.nan) for stage in stages}
     columns = {
-        "χ² − best": np.array([iteration.chi2 for iteration in history]) - best,
+        "χ² − best of stage": np.array([iteration.chi2 - best[iteration.stage] for iteration in history]),
         "step": np.array([iteration.step for iteration in history]),
         "gradient": np.array([iteration.gradient for iteration in history]),
     }
@@ -94,10 +100,10 @@ def convergence(run: Run, width: float) -> Figure:
         for stage, colour in zip(stages, colours, strict=False):
             here = np.array([iteration.stage == stage for iteration in history]) & (values > 0)
             panel.plot(position[here], values[here], "o-", color=colour, label=stage)
-        panel.set(xlabel="accepted step", ylabel=name, yscale="log" if np.any(values > 0) else "linear")
+        panel.set(xlabel="accepted step", ylabel=name, yscale="log" if np.any(values > 0) else "linear", xlim=(0, len(history) + 1))
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    if 0 < len(stages) <= 8:
-        axes[0].legend()
+    if 0 < len(stages) <= MOST_STAGES:
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4 if width >= ONE_COLUMN else 2)
     return figure
 
 
@@ -144,7 +150,9 @@ def _draw_rate(panel: Axes, key: str, curve: Curve, truth: dict[str, float] | No
     panel.fill_between(curve.t, value - error, value + error, color=colour, alpha=0.25, linewidth=0, label="±1σ")
     panel.plot(curve.t, value, color=colour, label="fit" if curve.determined else "fit (not determined)")
     if truth is not None and key in LAWS and all(name in truth for name in LAWS[key]):
-        panel.plot(curve.t, np.asarray(power_law(*(truth[name] for name in LAWS[key]), curve.t)), "--", color="black", label="truth")
+        amplitude, exponent, offset = (truth[name] for name in LAWS[key])
+        known = np.asarray(power_law(amplitude, exponent, offset, curve.t))
+        panel.plot(curve.t, known, "--", color="black", label="truth")
     if np.isfinite(curve.best_time):
         panel.axvline(curve.best_time, color=GREY, linewidth=0.6, linestyle=":", label="best determined")
     panel.set(xlabel="time (s)", ylabel=f"{symbol(key)} ({unit(curve.unit)})")
