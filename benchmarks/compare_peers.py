@@ -33,11 +33,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from omegaconf import OmegaConf
 
 from homodyne.data import aps_u
 from homodyne.physics import PARAMETERS, two_time
@@ -49,11 +51,11 @@ TRUTH = {
     "D0": 1.9e4, "alpha": -0.5, "D_offset": 200.0, "gamma_dot_t0": 1.6e-3, "beta": -0.2, "gamma_dot_t_offset": 1.0e-4, "phi0": 2.0,
 }  # fmt: skip
 NEAR = {
-    "D0": 1.3 * 1.9e4, "alpha": -0.4, "D_offset": 300.0, "gamma_dot_t0": 1.3 * 1.6e-3, "beta": -0.1, "gamma_dot_t_offset": 2.0e-4, "phi0": 0.0,
+    "D0": 2.47e4, "alpha": -0.4, "D_offset": 300.0, "gamma_dot_t0": 2.08e-3, "beta": -0.1, "gamma_dot_t_offset": 2.0e-4, "phi0": 0.0,
 }  # fmt: skip
-BOUNDS = {
-    "D0": (1.0, 1.0e6), "alpha": (-2.0, 2.0), "D_offset": (-1.0e5, 1.0e5), "gamma_dot_t0": (1.0e-6, 0.5), "beta": (-2.0, 2.0),
-    "gamma_dot_t_offset": (-0.1, 0.1), "phi0": (-30.0, 30.0),
+BOUNDS = {  # those of the peers' own templates
+    "contrast": (0.0, 1.0), "offset": (0.5, 1.5), "D0": (100.0, 1.0e5), "alpha": (-2.0, 2.0), "D_offset": (-1.0e5, 1.0e5),
+    "gamma_dot_t0": (1.0e-6, 0.5), "beta": (-2.0, 2.0), "gamma_dot_t_offset": (-0.1, 0.1), "phi0": (-10.0, 10.0),
 }  # fmt: skip
 PEERS = {"homodyne": "2.23.3", "xpcsjax": "0.1.8"}
 COLUMNS = ("set", "program", "wall s", "CPU s", "peak GiB", "from truth", "from optimum", "error ratio", "status", "load")
@@ -289,7 +291,7 @@ def our_result(case: Case, folder: Path) -> Result:
 
 def peer_settings(case: Case, path: Path, folder: Path, scaling: str) -> dict[str, Any]:
     """The settings file that both peers read."""
-    bounds = [{"name": name, "min": BOUNDS[name][0], "max": BOUNDS[name][1]} for name in case.names]
+    bounds = [{"name": name, "min": BOUNDS[name][0], "max": BOUNDS[name][1]} for name in ("contrast", "offset", *case.names)]
     out = str(folder / "out")
     return {
         "analysis_mode": case.mode,
@@ -305,6 +307,8 @@ def peer_settings(case: Case, path: Path, folder: Path, scaling: str) -> dict[st
             "data_file_name": path.name,
             "phi_angles_path": out,
             "cache_file_path": out,
+            "cache_directory": out,
+            "use_caching": False,
         },
         "v2_features": {"cache_strategy": "none"},
         "phi_filtering": {"enabled": False},
@@ -315,25 +319,37 @@ def peer_settings(case: Case, path: Path, folder: Path, scaling: str) -> dict[st
     }
 
 
-def peer_command(name: str, executable: Path, scaling: str) -> Callable[[Case, Path, Path], list[str]]:
-    def command(case: Case, path: Path, folder: Path) -> list[str]:
-        settings = folder / "settings.json"
-        settings.write_text(json.dumps(peer_settings(case, path, folder, scaling), indent=1))
-        (folder / "out").mkdir()
-        return [str(executable), "--method", "nlsq", "--config", str(settings), "--output-dir", str(folder / "out")]
-
-    return command
+def homodyne_command(executable: Path, scaling: str, case: Case, path: Path, folder: Path) -> list[str]:
+    settings = write_settings(peer_settings(case, path, folder, scaling), folder)
+    return [str(executable), "--method", "nlsq", "--config", str(settings), "--output-dir", str(folder / "out")]
 
 
-def peer_result(case: Case, folder: Path) -> Result:
-    """From parameters.json. xpcsjax calls them param_0, param_1, ... with the physical ones last."""
-    facts = json.loads(next((folder / "out").rglob("parameters.json"), folder / "out" / "parameters.json").read_text())
-    found = facts["parameters"]
-    if "param_0" in found:
-        last = [found[f"param_{k}"] for k in range(len(found))][-len(case.names) :]
-        found = dict(zip(case.names, last, strict=True))
-    values = {name: (number(found[name]["value"]), number(found[name]["uncertainty"])) for name in case.names}
-    return values, str(facts["convergence_status"])
+def xpcsjax_command(executable: Path, scaling: str, case: Case, path: Path, folder: Path) -> list[str]:
+    mode = "static_anisotropic" if case.mode == "static" else case.mode
+    settings = write_settings(peer_settings(case, path, folder, scaling) | {"analysis_mode": mode}, folder)
+    return [str(executable), "--config", str(settings), "--output", str(folder / "out"), "--no-plot"]
+
+
+def write_settings(settings: dict[str, Any], folder: Path) -> Path:
+    path = folder / "settings.yaml"
+    OmegaConf.save(OmegaConf.create(settings), path)
+    (folder / "out").mkdir()
+    return path
+
+
+def homodyne_result(case: Case, folder: Path) -> Result:
+    facts = json.loads((folder / "out" / "nlsq" / "parameters.json").read_text())
+    return peer_parameters(case, facts), str(facts["convergence_status"])
+
+
+def xpcsjax_result(case: Case, folder: Path) -> Result:
+    # In its parameters.json they are called param_0, param_1, ...; here they have names.
+    found = peer_parameters(case, json.loads((folder / "out" / "nlsq_result.json").read_text()))
+    return found, str(json.loads((folder / "out" / "convergence_metrics.json").read_text())["status"])
+
+
+def peer_parameters(case: Case, facts: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    return {name: (number(facts["parameters"][name]["value"]), number(facts["parameters"][name]["uncertainty"])) for name in case.names}
 
 
 def number(value: Any) -> float:
@@ -360,10 +376,11 @@ def make_programs(chosen: Sequence[str], folder: Path, scaling: str) -> list[Pro
             Program("this, cold", our_command, our_result, 1, own, clear=cache),
             Program("this, warm", our_command, our_result, 1, own),
         ]
-    for package, first in (("homodyne", 1), ("xpcsjax", 0)):
-        if package in chosen:
-            command = peer_command(package, install(package, folder), scaling)
-            programs.append(Program(f"{package} {PEERS[package]}, {scaling}", command, peer_result, first, environment()))
+    peers = {"homodyne": (homodyne_command, homodyne_result, 1), "xpcsjax": (xpcsjax_command, xpcsjax_result, 0)}
+    for package in (name for name in peers if name in chosen):
+        command, read, first = peers[package]
+        bound = partial(command, install(package, folder), scaling)
+        programs.append(Program(f"{package} {PEERS[package]}, {scaling}", bound, read, first, environment()))
     return programs
 
 

@@ -156,7 +156,7 @@ def one(arguments: tuple[str, int, int, int]) -> dict:
         begin = time.perf_counter()
         fit, _ = optimize.fit(job, dataset, None)
         record["seconds"][name] = time.perf_counter() - begin
-        record["chi2"][name] = float(fit.minima[0].chi2) / variance
+        record["chi2"][name] = problem.evaluate(fit.solution, 0).chi2 / variance
         record["passes"][name] = fit.passes
         if name == "nlsq":
             free = {key: e for key, e in fit.parameters.items() if e.status == "free" and np.isfinite(e.error)}

@@ -83,9 +83,10 @@ def _cells(sums: np.ndarray, pixel_variance: float | None = None) -> Cells:
     weight, y, yy, early, late = np.moveaxis(sums, 1, 0)
     safe = np.where(weight > 0, weight, 1.0)
     if pixel_variance is None:
-        full = weight >= 8
-        scatter = (yy - y * y / safe)[full] / (weight[full] - 1)
-        pixel_variance = float(np.median(scatter)) if scatter.size else float("nan")
+        full = weight >= min(8.0, float(weight.max()))
+        scatter = np.maximum(yy - y * y / safe, 0.0)[full] / np.maximum(weight[full] - 1, 1.0)
+        # A map without any noise has no unit for chi2; the smallest number keeps every ratio finite.
+        pixel_variance = max(float(np.median(scatter)), 1e-30)
     return Cells(weight, y / safe, early / safe, late / safe, pixel_variance)
 
 

@@ -132,7 +132,7 @@ def fit(job: "Job", dataset: Dataset, folder: Path | None) -> tuple[Fit, ModelRo
     fine, coarse = bin_maps(dataset.tiles, dataset.n)
     binned = time.perf_counter()
     log.info("%d pairs of frames, %d cells, noise of a pixel %.3g", dataset.pairs.sum(), fine.used, np.sqrt(fine.pixel_variance))
-    progress = Progress(folder, _digest(job, dataset), job.resume)
+    progress = Progress(folder, _digest(job, dataset), fine.pixel_variance, job.resume)
     hardware = job.hardware
     pixels = PixelSource(dataset, threads=hardware.cores, tiles_at_once=hardware.tiles_at_once)
     first: list[Fitted] = []
@@ -149,6 +149,7 @@ def fit(job: "Job", dataset: Dataset, folder: Path | None) -> tuple[Fit, ModelRo
             coarse=Problem(model, design, CellSource(coarse, dataset.phi)),
             mode=job.mode,
             seed=job.seed,
+            threads=hardware.cores,
             progress=progress,
             state=state,
         )

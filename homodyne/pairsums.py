@@ -231,7 +231,8 @@ def _chunk_scores(pair: Pair, bin_size: int, rows, columns, x, dx, residual) -> 
     """(c, p + 2, TILE/bin, TILE/bin) sums over bins of residual times dh/du, 1 and h. dx: (m, n_pad, p)."""
     m, size = len(pair.exponential), dx.shape[2]
 
-    def one(row, column, r):
+    def one(item):
+        row, column, r = item
         cut = partial(jax.lax.dynamic_slice_in_dim, slice_size=TILE)
         difference = tuple(cut(x[s], column * TILE)[None, :] - cut(x[s], row * TILE)[:, None] for s in range(m))
         h = jnp.where(r != 0, pair(difference), 0.0)
@@ -247,7 +248,8 @@ def _chunk_scores(pair: Pair, bin_size: int, rows, columns, x, dx, residual) -> 
             slope = slope + jax.vmap(lambda a, b, w=partial_h: binned(w * (b[None, :] - a[:, None])), (1, 1))(early, late)
         return jnp.concatenate([slope, binned(r)[None], binned(r * h)[None]])
 
-    return jax.vmap(one)(rows, columns, residual)
+    # One tile after the other: side by side their images would leave the cache.
+    return jax.lax.map(one, (rows, columns, residual))
 
 
 class PixelSums:

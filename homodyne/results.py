@@ -51,7 +51,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Iteration:
-    """One accepted step of the solver on all pixels."""
+    """One accepted step of the solver on all pixels; chi2 in the units of Fit.chi2, the step in the solver's coordinates."""
 
     stage: str
     number: int
@@ -63,7 +63,7 @@ class Iteration:
 
 @dataclass(frozen=True)
 class Minimum:
-    """A distinct local minimum that the search met."""
+    """A local minimum on all pixels; chi2 in the units of Fit.chi2."""
 
     parameters: dict[str, float]
     chi2: float

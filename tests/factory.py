@@ -106,10 +106,15 @@ def fitted(dataset: Dataset, folder=None, **groups) -> Fit:
 
 def problem(dataset: Dataset, mode="laminar_flow", per_angle_scaling="individual") -> Problem:
     """The least-squares problem on all pixels."""
-    chosen = job(mode, per_angle_scaling)
-    model = chosen.mode.bind(dataset.t, dataset.q, dataset.gap, dataset.phi)
-    design = chosen.per_angle_scaling.design(dataset, bin_maps(dataset.tiles, dataset.n)[0].pixel_variance)
-    return Problem(model, design, PixelSource(dataset, threads=1, tiles_at_once=1))
+    model = job(mode).mode.bind(dataset.t, dataset.q, dataset.gap, dataset.phi)
+    return Problem(model, *problem_parts(dataset, per_angle_scaling))
+
+
+def problem_parts(dataset: Dataset, per_angle_scaling="individual") -> tuple[Design, PixelSource]:
+    """What a Problem has besides its model."""
+    scaling = job(per_angle_scaling=per_angle_scaling).per_angle_scaling
+    design = scaling.design(dataset, bin_maps(dataset.tiles, dataset.n)[0].pixel_variance)
+    return design, PixelSource(dataset, threads=1, tiles_at_once=1)
 
 
 def reordered(dataset: Dataset, order) -> Dataset:

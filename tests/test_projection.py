@@ -23,7 +23,7 @@ SCALINGS = [name for name in options("per_angle_scaling") if name != "auto"]
 N = 40
 CONTRAST, OFFSET = np.array([0.12, 0.15, 0.19, 0.14, 0.16]), np.array([1.0, 1.012, 0.995, 0.99, 1.004])
 FREE = {"contrast_bounds": [0.0, 1.0], "offset_bounds": [0.5, 1.5]}
-TIGHT = {"contrast_bounds": [0.0, 0.155], "offset_bounds": [0.998, 1.2]}
+TIGHT = {"contrast_bounds": [0.0, 0.14], "offset_bounds": [0.998, 1.2]}
 
 
 @cache
@@ -39,6 +39,8 @@ def problem(name: str, tight: bool) -> Problem:
     settings = dict(TIGHT if tight else FREE)
     if name == "constant":
         settings |= {"contrast": CONTRAST.tolist(), "offset": OFFSET.tolist()}
+    if name == "fourier":
+        settings["order"] = 1
     return factory.problem(dataset(), "laminar_flow", option("per_angle_scaling", name, **settings))
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import register_dataclass
 
-from ..pairsums import Depends
+from ..pairsums import Depends, Pair
 from ..physics import SHEAR, SHEAR_KERNELS, TRANSPORT, cumulative, decay, phase_per_strain
 from .base import Model, ParameterSettings
 from .rate_law import RateLaw
@@ -23,7 +23,6 @@ UNITS = {
     "gamma_dot_t_offset": "1/s",
     "phi0": "degrees",
 }
-CURVE_UNITS = {"J": "Angstrom^2/s", "gamma_dot": "1/s"}
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class FlowModel:
         return cls(t, phi, q, transport, law(SHEAR, phase, 1e-4, 300.0), kernel.power, phase, nominal, direction.fixed, direction.limits)
 
     @property
-    def pair(self) -> Decay:
+    def pair(self) -> Pair:
         return Decay(self.power)
 
     @property

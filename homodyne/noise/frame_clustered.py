@@ -13,12 +13,13 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field
+from scipy.ndimage import uniform_filter1d
 
 from ..problem import states_and_slopes
 from ..tiles import TILE
 from .base import AbstractNoise, Minimised, Noise
 
-BINS = 512
+MEMORY_BINS, ENOUGH_BINS = 1024, 256
 
 
 class FrameClustered(AbstractNoise):
@@ -66,9 +67,12 @@ class FrameClustered(AbstractNoise):
 
     @staticmethod
     def _bin_size(n: int, width: float) -> int:
-        """Frames per bin: at most an eighth of the kernel, and no more than needed for BINS bins."""
+        """Frames per bin, a power of two: as many as MEMORY_BINS bins need, and more while a bin stays below a quarter of the kernel.
+
+        Where memory sets the size above the kernel's width, the kernel becomes one bin: clusters of whole bins.
+        """
         size = 1
-        while size < TILE and n / size > BINS and 16 * size <= width:
+        while size < TILE and (n / size > MEMORY_BINS or (n / size > ENOUGH_BINS and 8 * size <= width)):
             size *= 2
         return size
 
@@ -78,15 +82,12 @@ def bartlett(image: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
 
     K_mm' = max(0, 1 - |m - m'|/L) is 1/L times the overlap of two windows of L bins, so both are sums over moving windows.
     """
-    moving = _window(_window(image, width, 1), width, 2).reshape(len(image), -1)
-    rows = _window(image.sum(axis=2), width, 1)
+    rows = _windows(image.sum(axis=2), width, 1)
+    moving = _windows(_windows(image, width, 1), width, 2).reshape(len(image), -1)
     return 0.5 * moving @ moving.T / width**2, rows @ rows.T / width
 
 
-def _window(image: np.ndarray, width: int, axis: int) -> np.ndarray:
+def _windows(image: np.ndarray, width: int, axis: int) -> np.ndarray:
     """Sums over all windows of ``width`` along an axis, those that overhang the ends included."""
-    moved = np.moveaxis(image, axis, 0)
-    total = np.zeros((len(moved) + 2 * width - 1, *moved.shape[1:]))
-    total[width : width + len(moved)] = np.cumsum(moved, axis=0)
-    total[width + len(moved) :] = total[width + len(moved) - 1]
-    return np.moveaxis(total[width:] - total[:-width], 0, axis)
+    overhang = [(width, width) if k == axis else (0, 0) for k in range(image.ndim)]
+    return width * uniform_filter1d(np.pad(image, overhang), width, axis=axis, mode="constant")

@@ -18,7 +18,7 @@ from ..problem import CellSource, Evaluation, PixelSource, Problem, WeightedLoss
 from ..results import Minimum, Outcome
 from .loss import LOSSES, efficiency, median_scale
 from .progress import FitInterrupted, Progress, State
-from .search import Found, distinct
+from .search import Found, distinct, merge
 from .trust_region import Local, Solver, Tolerances, minimise
 
 log = logging.getLogger("homodyne")
@@ -32,7 +32,7 @@ class Task:
 
     Attributes:
         problem: on all pixels. fine, coarse: on cells of (lag, age) and of lag (cells.py).
-        mode: for the user's start values and bounds. seed: of every random choice.
+        mode: for the user's start values and bounds. seed: of every random choice. threads: to use at the same time.
     """
 
     problem: Problem
@@ -40,6 +40,7 @@ class Task:
     coarse: Problem
     mode: AbstractMode
     seed: int
+    threads: int
     progress: Progress
     state: State
 
@@ -130,9 +131,9 @@ class _Run:
         self.tolerances = optimizer.tolerances(float(source.dataset.pairs.sum()))
         self.problem = task.problem
         self.locals: list[Local] = []
-        self.hits: dict[int, int] = {}
         self.found: dict[str, float] = dict(task.state.found)
         self.passes = 0
+        self.running = 0
 
     def solve(self) -> Solution:
         for candidate in self.start_points():
@@ -183,13 +184,14 @@ class _Run:
     def minimise(self, start: np.ndarray, label: str) -> Local | None:
         progress, state = self.task.progress, self.task.state
 
-        def observe(evaluation: Evaluation, step: float) -> None:
+        def observe(evaluation: Evaluation, step: float, passes: int) -> None:
+            self.running = passes
             progress.stepped(label, evaluation, step, state)
 
         local = minimise(self.problem, start, self.tolerances, solver=self.optimizer.solver, observer=observe)
         if local is None:
             return None
-        self.passes += local.passes
+        self.passes, self.running = self.passes + local.passes, 0
         canonical = self.problem.model.canonical(local.evaluation.u)
         return replace(local, evaluation=replace(local.evaluation, u=canonical))
 
@@ -231,7 +233,7 @@ class _Run:
         scale = self.optimizer.loss_scale or median_scale(self.residuals(fit), float(np.sqrt(fit.chi2 / pairs)))
         for repeat in range(50):
             self.problem = replace(self.problem, source=self.source.reweighted(self.problem.model, fit, WeightedLoss(loss.weight, scale)))
-            local = self.minimise(fit.u, f"{self.optimizer.loss} {repeat + 1}")
+            local = self.minimise(fit.u, f"{self.problem.design.name} {self.optimizer.loss} {repeat + 1}")
             assert local is not None
             step = local.evaluation.u - fit.u
             fit, self.locals = local.evaluation, [local]
@@ -250,10 +252,13 @@ class _Run:
         return dict(zip(model.names, np.asarray(user_parameters(model, u)).tolist(), strict=True))
 
     def solution(self, evaluation: Evaluation, outcome: Outcome, statements: tuple[str, ...] = (), **robust: float) -> Solution:
-        ordered = sorted(self.locals, key=lambda local: local.evaluation.chi2)
-        minima = tuple(Minimum(self.named(local.evaluation.u), local.evaluation.chi2, 1) for local in ordered)
+        minima: list[Found] = []
+        for local in self.locals:
+            chi2 = local.evaluation.chi2 / self.task.pixel_variance
+            merge(minima, Found(local.evaluation.u, chi2), self.problem.model)
+        named = tuple(Minimum(self.named(found.u), found.chi2, found.hits) for found in minima)
         numbers = {"score_variance": evaluation.chi2 / max(float(self.source.dataset.pairs.sum()), 1.0)} | robust
-        return Solution(self.problem, evaluation, outcome, self.passes, minima, self.found, statements, **numbers)
+        return Solution(self.problem, evaluation, outcome, self.passes + self.running, named, self.found, statements, **numbers)
 
     def interrupted(self) -> Solution:
         """The best state so far, or the start of the search when there is none."""

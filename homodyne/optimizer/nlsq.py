@@ -10,7 +10,7 @@ class Nlsq(AbstractOptimizer):
     """The whole recipe of docs/optimizer.md; no settings of its own."""
 
     def candidates(self, task: Task) -> tuple[list[Found], dict[str, float]]:
-        result = Search(task.fine, task.coarse).run(np.random.default_rng(task.seed), task.user_start)
+        result = Search(task.fine, task.coarse, task.threads).run(np.random.default_rng(task.seed), task.user_start)
         described = {
             "reached": float(result.hits),
             "batches": float(result.batches),

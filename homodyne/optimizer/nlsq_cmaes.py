@@ -22,10 +22,10 @@ class NlsqCmaes(AbstractOptimizer):
     evaluations: Annotated[int, Field(ge=1)]
 
     def candidates(self, task: Task) -> tuple[list[Found], dict[str, float]]:
-        search = Search(task.fine, task.coarse)
+        search = Search(task.fine, task.coarse, task.threads)
         for restart in range(self.restarts):
             task.progress.check()
-            search.fit(self._run(search, task, task.seed + restart))
+            search.fit([self._run(search, task, task.seed + restart)])
         return search.minima, {"cell_passes": float(search.passes), "cell_excess": search.excess, "reached": float(search.hits)}
 
     def _run(self, search: Search, task: Task, seed: int) -> np.ndarray:

@@ -48,14 +48,15 @@ class Progress:
     Args:
         folder: run folder for the checkpoint, None to keep none.
         digest: of the data and settings; a checkpoint of anything else is refused.
+        pixel_variance: unit of every chi2 that is shown.
         resume: continue from the checkpoint in the folder.
 
     Raises:
         FitError: the checkpoint is missing, damaged or of other data or settings.
     """
 
-    def __init__(self, folder: Path | None, digest: str, resume: bool = False) -> None:
-        self.digest = digest
+    def __init__(self, folder: Path | None, digest: str, pixel_variance: float, resume: bool = False) -> None:
+        self.digest, self.pixel_variance = digest, pixel_variance
         self.path = None if folder is None else folder / CHECKPOINT
         self.history: list[Iteration] = []
         self.states: dict[str, State] = {}
@@ -77,8 +78,9 @@ class Progress:
         scale = np.sqrt(np.maximum(np.diagonal(evaluation.hessian), np.finfo(float).tiny))
         gradient = float(np.abs(evaluation.gradient / scale).max(initial=0.0) / np.sqrt(max(evaluation.chi2, np.finfo(float).tiny)))
         seconds = time.perf_counter() - self.begin
-        self.history.append(Iteration(stage, number, evaluation.chi2, step, gradient, seconds))
-        log.info("%-26s %3d  cost %.9g  step %.2e  gradient %.2e  %.2f s", stage, number, evaluation.chi2 / 2, step, gradient, seconds)
+        chi2 = evaluation.chi2 / self.pixel_variance
+        self.history.append(Iteration(stage, number, chi2, step, gradient, seconds))
+        log.info("%-26s %3d  chi2 %.9g  step %.2e  gradient %.2e  %.2f s", stage, number, chi2, step, gradient, seconds)
         state.current, state.chi2 = evaluation.u.tolist(), evaluation.chi2
         self.save()
         self.check()

@@ -4,11 +4,14 @@ Recipe, ranges and measured success: docs/optimizer.md. Points of a Latin hyperc
 are fitted on the cells; batches go on until the best minimum has been reached several times.
 """
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import minimum_filter
 
+from ..mode.base import Model
 from ..problem import CellSource, Problem
 from ..projection import project
 from .trust_region import Tolerances, minimise
@@ -53,15 +56,18 @@ class SearchSettings:
     sure_hits: int = 6
 
 
+RECIPE = SearchSettings()
+
+
 class Search:
     """A search on the cells of one Dataset.
 
     Args:
-        fine, coarse: the problem on cells of (lag, age) and of lag only.
+        fine, coarse: the problem on cells of (lag, age) and of lag only. threads: local fits under way at the same time.
     """
 
-    def __init__(self, fine: Problem, coarse: Problem, settings: SearchSettings = SearchSettings()) -> None:
-        self.fine, self.coarse, self.settings = fine, coarse, settings
+    def __init__(self, fine: Problem, coarse: Problem, threads: int, settings: SearchSettings = RECIPE) -> None:
+        self.fine, self.coarse, self.threads, self.settings = fine, coarse, threads, settings
         source = fine.source
         assert isinstance(source, CellSource)
         self.cells = source.cells
@@ -79,17 +85,14 @@ class Search:
         batch = 0
         while True:
             batch += 1
-            starts += list(self._screened(rng))
-            for start in starts:
-                self.fit(start)
+            self.fit([*starts, *self._screened(rng)])
             starts = []
             hits = self.hits
             settled = (hits >= settings.hits and self.excess < 4) or hits >= settings.sure_hits
             if batch >= settings.max_batches or (batch >= settings.min_batches and settled):
                 break
         if self.minima:
-            for restart in self.fine.model.variants(self.minima[0].u, SHAPE_EXPONENTS, self.fine.model.exponents()):
-                self.fit(restart)
+            self.fit(self.fine.model.variants(self.minima[0].u, SHAPE_EXPONENTS, self.fine.model.exponents()))
         return SearchResult(tuple(self.minima), self.hits, self.excess, self.passes, batch)
 
     @property
@@ -122,13 +125,15 @@ class Search:
         best = sorted(map(tuple, local), key=lambda at: chi2[at])[: self.settings.grid_fits]
         return [grid[at] for at in best]
 
-    def fit(self, start: np.ndarray) -> None:
-        """One local fit on the cells, added to the minima."""
-        local = minimise(self.fine, start, self.tolerances)
-        if local is None:
-            return
-        self.passes += local.passes
-        self._add(Found(self.fine.model.canonical(local.evaluation.u), local.evaluation.chi2 / self.variance))
+    def fit(self, starts: Sequence[np.ndarray]) -> None:
+        """Local fits on the cells, added to the minima in the order of their starts."""
+        with ThreadPoolExecutor(self.threads) as pool:
+            fits = list(pool.map(lambda start: minimise(self.fine, start, self.tolerances), starts))
+        for local in fits:
+            if local is not None:
+                self.passes += local.passes
+                u = self.fine.model.canonical(local.evaluation.u)
+                merge(self.minima, Found(u, local.evaluation.chi2 / self.variance), self.fine.model)
 
     def _screened(self, rng: np.random.Generator) -> np.ndarray:
         points = self.fine.model.starts(rng, self.settings.points)
@@ -136,21 +141,20 @@ class Search:
         best = np.argsort(chi2)[: self.settings.fits]
         return points[best[np.isfinite(chi2[best])]]
 
-    def _add(self, found: Found) -> None:
-        for k, other in enumerate(self.minima):
-            if abs(found.chi2 - other.chi2) < 0.5 and self._same(found.u, other.u):
-                better = found if found.chi2 < other.chi2 else other
-                self.minima[k] = replace(better, hits=other.hits + 1)
-                break
-        else:
-            self.minima.append(found)
-        self.minima.sort(key=lambda minimum: minimum.chi2)
 
-    def _same(self, u: np.ndarray, v: np.ndarray) -> bool:
-        return bool(np.all(np.abs(u - v) < 0.2 * self.fine.model.spread))
+def merge(minima: list[Found], found: Found, model: Model) -> None:
+    """Count a minimum as reached again when it is the same as a known one, else add it; best first."""
+    for k, other in enumerate(minima):
+        if abs(found.chi2 - other.chi2) < 0.5 and np.all(np.abs(found.u - other.u) < 0.2 * model.spread):
+            better = found if found.chi2 < other.chi2 else other
+            minima[k] = replace(better, hits=other.hits + 1)
+            break
+    else:
+        minima.append(found)
+    minima.sort(key=lambda minimum: minimum.chi2)
 
 
-def distinct(candidates: list[Found], model, limit: int, window: float) -> list[Found]:
+def distinct(candidates: list[Found], model: Model, limit: int, window: float) -> list[Found]:
     """At most ``limit`` candidates within ``window`` of the best chi2 that differ from each other."""
     chosen: list[Found] = []
     for candidate in candidates:

@@ -5,6 +5,7 @@ with Jacobian (R; 0) has the same cost, gradient and Gauss-Newton matrix as the 
 least-squares problems solves the large one. One pass over the pixels per trial point.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -37,8 +38,8 @@ class Local:
     passes: int
 
 
-StepObserver = Callable[[Evaluation, float], None]
-"""Called after every accepted step with the new evaluation and the length of the step."""
+StepObserver = Callable[[Evaluation, float, int], None]
+"""Called after every accepted step with the new evaluation, the length of the step and the passes made so far."""
 
 
 def compress(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
@@ -76,7 +77,8 @@ class _Memory:
         self.last = evaluation
         if self.best is None or evaluation.chi2 < self.best.chi2:
             if self.observer is not None:
-                self.observer(evaluation, 0.0 if self.best is None else float(np.linalg.norm(u - self.best.u)))
+                step = 0.0 if self.best is None else float(np.linalg.norm(u - self.best.u))
+                self.observer(evaluation, step, self.passes)
             self.best = evaluation
         return evaluation
 
@@ -130,6 +132,9 @@ def _solve_nlsq(memory: _Memory, start: np.ndarray, bounds, tolerances: Toleranc
     import jax
     import jax.numpy as jnp
     from nlsq import LeastSquares
+
+    # It reports every iteration itself; our own lines say the same.
+    logging.getLogger("nlsq").setLevel(logging.WARNING)
 
     size = len(start)
     shapes = (jax.ShapeDtypeStruct((size + 1,), np.float64), jax.ShapeDtypeStruct((size + 1, size), np.float64))
