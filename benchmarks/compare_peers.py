@@ -12,10 +12,11 @@ rule (``physics.two_time`` with a frame at t = 0), with noise. Rows 1 ... N - 1 
 that obeys its own equation exactly.
 
 Reference. For each choice of frame 0, Gauss-Newton from the truth on all pairs i < j with a contrast and an offset for every angle, by
-numerical derivatives of ``physics.two_time``: it shares no code with any fit that is compared. The *true standard errors* are those of
+numerical derivatives of ``physics.two_time``: no code of any fit that is compared beyond that. The *true standard errors* are those of
 this problem at the truth with the known sigma. Columns *from truth* and *from optimum*: largest distance of a physical parameter
-from the truth (1 to 2.5 is luck, more is bias) and from the optimum (0 is right), in true standard errors. *error ratio*: median of
-reported error / true standard error (1 is right).
+from the truth and from the optimum of the frames that the program fits (0 is right), in true standard errors. *error ratio*: median
+of reported error / true standard error (1 is right). Rows in parentheses are the optima: how far the noise of this file moves the best
+possible fit from the truth; only a program that is farther away than its optimum is wrong.
 
 Task. The peers start from the values near the truth in NEAR, with frames, angles and bounds that do not hide the answer, plots off
 where that is possible, and scaling as --peer-scaling says. This program gets the file and no start, with an empty compilation cache
@@ -144,17 +145,9 @@ class Row:
     load: float
 
     def markdown(self) -> str:
-        numbers = [f"{value:.3g}" if np.isfinite(value) else "-" for value in (self.truth, self.optimum, self.ratio)]
-        cells = [
-            self.case,
-            self.program,
-            f"{self.wall:.1f}",
-            f"{self.cpu:.1f}",
-            f"{self.peak:.2f}",
-            *numbers,
-            self.status,
-            f"{self.load:.1f}",
-        ]
+        used = [f"{value:.{digits}f}" if np.isfinite(value) else "-" for value, digits in ((self.wall, 1), (self.cpu, 1), (self.peak, 2))]
+        far = [f"{value:.3g}" if np.isfinite(value) else "-" for value in (self.truth, self.optimum, self.ratio)]
+        cells = [self.case, self.program, *used, *far, self.status, f"{self.load:.1f}"]
         return f"| {' | '.join(cells)} |"
 
 
@@ -402,23 +395,32 @@ def resident(session: int) -> float:
 
 def measure(command: list[str], folder: Path, env: dict[str, str], limit: float, memory: float) -> Usage:
     """Run a command in a session of its own; killed, children included, beyond ``limit`` seconds or ``memory`` GiB."""
-    peak, ending, begin = 0.0, "", time.perf_counter()
+    begin = time.perf_counter()
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-        while True:
-            done, status, used = os.wait4(process.pid, 0 if ending else os.WNOHANG)
-            if done:
-                break
-            peak = max(peak, resident(process.pid))
-            if peak > memory or time.perf_counter() - begin > limit:
-                ending = f"killed at {memory:g} GiB" if peak > memory else f"killed after {limit:g} s"
-                os.killpg(process.pid, signal.SIGKILL)
-            else:
-                time.sleep(0.1)
-    process.returncode = os.waitstatus_to_exitcode(status)
+        try:
+            peak, ending = watch(process.pid, begin + limit, memory)
+        finally:
+            # The limit, or an interrupt here, which does not reach another session. A zombie keeps the number until it is waited for.
+            os.killpg(process.pid, signal.SIGKILL)
+            _, status, used = os.wait4(process.pid, 0)
+            wall = time.perf_counter() - begin
+            process.returncode = os.waitstatus_to_exitcode(status)
     ending = ending or (f"exit {process.returncode}" if process.returncode else "")
-    peak = max(peak, used.ru_maxrss / 2**20)
-    return Usage(time.perf_counter() - begin, used.ru_utime + used.ru_stime, peak, ending)
+    return Usage(wall, used.ru_utime + used.ru_stime, max(peak, used.ru_maxrss / 2**20), ending)
+
+
+def watch(pid: int, until: float, memory: float) -> tuple[float, str]:
+    """Peak memory, GiB, and why to kill it, '' when it has ended by itself."""
+    peak = 0.0
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        peak = max(peak, resident(pid))
+        if peak > memory:
+            return peak, f"killed above {memory:g} GiB"
+        if time.perf_counter() > until:
+            return peak, "killed at the time limit"
+        time.sleep(0.1)
+    return peak, ""
 
 
 def run(case: Case, path: Path, program: Program, expected: Reference, folder: Path, limit: float, memory: float) -> Row:
@@ -454,6 +456,19 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def reference_row(case: Case, first: int, expected: Reference) -> Row:
+    """The optimum itself, as the best that a program can do with this noise."""
+    exact = dict(zip(case.names, zip(expected.optimum, expected.errors, strict=True), strict=True))
+    unused = (float("nan"),) * 3
+    return Row(case.name, f"(optimum from frame {first})", *unused, *compare(case, exact, expected), "reference", os.getloadavg()[0])
+
+
+def replaced(rows: Sequence[Row], row: Row) -> list[Row]:
+    """The rows with one more, in place of an earlier one of that set and program; sets together, in the order of CASES."""
+    others = [old for old in rows if (old.case, old.program) != (row.case, row.program)]
+    return sorted([*others, row], key=lambda each: list(CASES).index(each.case))
+
+
 def keep(rows: Sequence[Row], folder: Path) -> None:
     (folder / "results.md").write_text(table(rows))
     (folder / "results.json").write_text(json.dumps([asdict(row) for row in rows], indent=1))
@@ -482,11 +497,13 @@ def main() -> int:
     for case in (CASES[name] for name in options.sets):
         path = make_file(case, folder)
         expected = {first: reference(case, path, first) for first in {program.first for program in programs}}
+        for first, best in expected.items():
+            rows = replaced(rows, reference_row(case, first, best))
         for program in programs:
             place = folder / case.name / program.name.replace(", ", "_").replace(" ", "_")
             row = run(case, path, program, expected[program.first], place, options.time_limit, options.max_gb)
             print(row.markdown(), file=sys.stderr, flush=True)
-            rows = [old for old in rows if (old.case, old.program) != (row.case, row.program)] + [row]
+            rows = replaced(rows, row)
             keep(rows, folder)
     print(table(rows))
     return 0

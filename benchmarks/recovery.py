@@ -186,7 +186,7 @@ def determined(model, u: np.ndarray, evaluation, variance: float) -> bool:
 
     from homodyne.problem import invert
 
-    covariance = invert(evaluation.hessian)[0] * variance
+    covariance = invert(evaluation.hessian).matrix * variance
     slopes = jax.jacfwd(model.log_rates)(u)
     errors = [np.sqrt(np.einsum("tp,pq,tq->t", s, covariance, s).min()) for s in map(np.asarray, slopes.values())]
     return bool(max(errors) < 0.3 and np.sqrt(covariance[-1, -1]) < 10)

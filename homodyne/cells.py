@@ -1,6 +1,6 @@
 """Maps averaged over cells of lag and age: a thousand times fewer values to search a start on.
 
-lag = j - i, age = (i + j)/2. Lag edges grow by a quarter (single lags up to 5), the age bands are narrow at the start of the
+lag = j - i, age = (i + j)/2. Lag edges grow by a quarter (single lags up to 7), the age bands are narrow at the start of the
 record. A cell keeps its weight, mean c2, mean lag and mean age; the model in it is evaluated at the frames age -+ lag/2 by linear
 interpolation of the states. The scatter inside cells gives the pixel noise without a model. Source: docs/optimizer.md.
 """

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from .mode.base import AbstractMode, Model
+from .mode.rate_law import RateLaw
 from .problem import Information
 from .results import Curve, Estimate, Status
 
@@ -42,118 +43,145 @@ def _values_and_jacobians(model: Model, u: jax.Array) -> dict[str, tuple]:
     return {name: (function(u), jax.jacfwd(function)(u)) for name, function in functions.items()}
 
 
+@dataclass(frozen=True)
+class Knowledge:
+    """What is known of u (p,), and through its derivative of every other quantity.
+
+    limited: (p,) bool, coordinates at the limit of what the record can resolve; they are not known, unlike those that a user's
+    bound holds.
+    """
+
+    covariance: np.ndarray
+    info: Information
+    limited: np.ndarray
+
+    def error(self, slope: np.ndarray) -> np.ndarray:
+        """(k,) standard errors of quantities with derivative slope (k, p); infinite where the data do not determine them."""
+        known = np.nan_to_num(slope, nan=0.0, posinf=0.0, neginf=0.0)
+        error = np.sqrt(np.maximum(np.einsum("kp,pq,kq->k", known, self.covariance, known), 0.0))
+        unknown = self.info.inverse.unknown(known) | (np.abs(known[:, self.limited]).sum(axis=1) > 0.1) | ~np.isfinite(slope).all(axis=1)
+        return np.where(unknown, np.inf, error)
+
+
 def identify(model: Model, mode: AbstractMode, u: np.ndarray, covariance: np.ndarray, info: Information) -> Identified:
-    """Parameters, rates and curves with errors from the covariance (p, p) of u; held coordinates have none."""
+    """Parameters, rates and curves with errors from the covariance (p, p) of u."""
     results = jax.tree.map(np.asarray, _values_and_jacobians(model, u))
+    known = Knowledge(covariance, info, _limited(model, info))
     values, jacobian = results["parameters"]
     statements: list[str] = []
-    curves = _curves(model, results["log_rates"], covariance)
-    rates, t_ref = _rates(model, results["reference"], covariance, curves)
-    status = _law_status(model, u, covariance, info, curves, statements)
+    curves = {name: _curve(model, name, results["log_rates"], known) for name in model.laws}
+    rates, t_ref = _rates(model, results["reference"], known, curves)
+    status = _law_status(model, u, known, curves, statements)
     if "phi0" in model.names and mode.parameters["phi0"].fixed is None:
-        status["phi0"] = _direction_status(model, u, covariance, info, curves, statements)
-    with np.errstate(invalid="ignore", over="ignore"):
-        errors = np.sqrt(np.einsum("kp,pq,kq->k", np.nan_to_num(jacobian, posinf=0.0, neginf=0.0), covariance, np.nan_to_num(jacobian)))
+        status["phi0"] = _direction_status(model, u, known, curves, statements)
+    errors = known.error(jacobian)
+    vague = [name for name, error in zip(model.names, errors, strict=True) if status[name] == "free" and not np.isfinite(error)]
+    if vague:
+        statements.append(f"{' and '.join(vague)} are not separately determined: only a combination of them is")
+        status |= dict.fromkeys(vague, "undetermined")
     parameters = {}
     for name, unit, value, error in zip(model.names, model.units, values, errors, strict=True):
         settings = mode.parameters[name]
         state: Status = "fixed" if settings.fixed is not None else status[name]
-        known = state == "free" and np.isfinite(value)
-        parameters[name] = Estimate(name, float(value), float(error) if known else float("nan"), unit, *settings.limits, state)
+        parameters[name] = Estimate(name, float(value), float(error) if state == "free" else np.nan, unit, *settings.limits, state)
     hidden = np.array([parameters[name].status != "free" for name in model.names])
     return Identified(parameters, rates, curves, jacobian, hidden, tuple(statements), t_ref)
 
 
-def _curves(model: Model, log_rates: tuple, covariance: np.ndarray) -> dict[str, Curve]:
+def _limited(model: Model, info: Information) -> np.ndarray:
+    """Held coordinates that are logarithms of rates: their limits are the record's, not the user's."""
+    limited = []
+    for law in model.laws.values():
+        limited += [law.form != "raw" and name not in law.names for name in law.coordinates]
+    limited += [False] * (len(info.held) - len(limited))
+    return info.held & np.array(limited, dtype=bool)
+
+
+def _curve(model: Model, name: str, log_rates: tuple[dict, dict], known: Knowledge) -> Curve:
     values, slopes = log_rates
-    curves = {}
-    for name, log_rate in values.items():
-        slope = np.asarray(slopes[name])
-        error = np.sqrt(np.maximum(np.einsum("tp,pq,tq->t", slope, covariance, slope), 0.0))
-        best = int(np.argmin(np.where(error > 0, error, np.inf)))
-        rate = np.exp(np.asarray(log_rate))
-        determined = bool(0 < error[best] < RATE_ERROR) or not slope.any()
-        t = np.asarray(model.t)
-        curves[name] = Curve(name, _unit(model, name), t, rate, rate * error, determined, float(t[best]))
-    return curves
+    error = known.error(slopes[name])
+    best = int(np.argmin(error))
+    rate = np.exp(values[name])
+    t = np.asarray(model.t)
+    return Curve(name, model.laws[name].unit, t, rate, rate * error, bool(error[best] < RATE_ERROR), float(t[best]))
 
 
-def _rates(model: Model, reference: tuple, covariance: np.ndarray, curves: dict[str, Curve]) -> tuple[dict[str, Estimate], float]:
-    """Rate and logarithmic slope at the geometric mean time, and the rate at its best determined time."""
+def _rates(model: Model, reference: tuple[dict, dict], known: Knowledge, curves: dict[str, Curve]) -> tuple[dict[str, Estimate], float]:
+    """Rate at its best determined time, rate and logarithmic slope at the geometric mean time."""
     values, slopes = reference
     rates: dict[str, Estimate] = {}
-    t_ref = float(np.sqrt(model.t[0] * model.t[-1]))
 
     def add(name: str, value: float, error: float, unit: str, curve: Curve) -> None:
-        known = curve.determined and np.isfinite(error)
-        rates[name] = Estimate(name, value, error if known else float("nan"), unit, -np.inf, np.inf, "free" if known else "undetermined")
+        free = curve.determined and np.isfinite(error)
+        rates[name] = Estimate(name, value, error if free else np.nan, unit, -np.inf, np.inf, "free" if free else "undetermined")
 
-    for name, pair in values.items():
-        curve, slope = curves[name], np.asarray(slopes[name])
-        error = np.sqrt(np.maximum(np.einsum("kp,pq,kq->k", slope, covariance, slope), 0.0))
-        rate = float(np.exp(pair[0]))
+    for name, curve in curves.items():
+        log_rate, log_slope = (float(value) for value in values[name])
+        error = known.error(slopes[name])
         at = int(np.argmin(np.abs(curve.t - curve.best_time)))
         add(f"{name}_best", float(curve.value[at]), float(curve.error[at]), curve.unit, curve)
-        add(f"{name}_ref", rate, rate * float(error[0]), curve.unit, curve)
-        add(f"dln{name}_dlnt", float(pair[1]), float(error[1]), "1", curve)
-    return rates, t_ref
+        add(f"{name}_ref", float(np.exp(log_rate)), float(np.exp(log_rate) * error[0]), curve.unit, curve)
+        add(f"dln{name}_dlnt", log_slope, float(error[1]), "1", curve)
+    return rates, float(np.sqrt(model.t[0] * model.t[-1]))
 
 
-def _law_status(model, u, covariance, info: Information, curves, statements: list[str]) -> dict[str, Status]:
+def _law_status(model: Model, u: np.ndarray, known: Knowledge, curves: dict[str, Curve], statements: list[str]) -> dict[str, Status]:
     """Status of amplitude, exponent and offset of each law, with a sentence for each that is not simply free."""
-    status: dict[str, Status] = {}
+    status: dict[str, Status] = dict.fromkeys(model.names, "free")
     begin = 0
-    for curve_name, law in model.laws.items():
+    for name, law in model.laws.items():
         at = slice(begin, begin + len(law.coordinates))
         begin = at.stop
-        p, cov, held = u[at], covariance[at, at], info.held[at]
-        curve = curves[curve_name]
-        reason = None
-        bound = [name for name, touching in zip(law.coordinates, held, strict=True) if touching]
-        if not curve.determined:
-            reason = f"{curve_name}(t) is not determined by these data: its error is {100 * _best_error(curve):.0f} % at the best time"
-        elif law.form == "two_rate":
-            reason = _inseparable(curve_name, law, p, cov, held)
-        for name in law.names:
-            status[name] = "undetermined" if reason else "free"
+        held = known.info.held[at]
+        reason = _inseparable(name, law, u[at], known.covariance[at, at], held)
+        if not curves[name].determined:
+            relative = np.min(curves[name].error / curves[name].value)
+            error = f"its error is {100 * relative:.0f} % at the best time" if np.isfinite(relative) else "nothing in them depends on it"
+            reason = f"{name}(t) is not determined by these data: {error}"
+        status |= dict.fromkeys(law.names, "undetermined" if reason else "free")
         if reason:
             statements.append(reason)
-        if bound:
-            statements.append(f"at a limit of what the record can resolve or of the bounds set: {', '.join(bound)}")
-            for name in law.names:
-                if name in bound or any(name in coordinate for coordinate in bound):
-                    status[name] = "at_bound"
+        touched = [coordinate for coordinate, at_limit in zip(law.coordinates, held, strict=True) if at_limit]
+        if touched:
+            statements.append(f"at a limit of what the record can resolve, or at a bound that was set: {', '.join(touched)}")
+        if curves[name].determined:
+            status |= dict.fromkeys((coordinate for coordinate in touched if coordinate in law.names), "at_bound")
+            if any(coordinate not in law.names for coordinate in touched):
+                status |= dict.fromkeys((law.names[0], law.names[2]), "at_bound")
     return status
 
 
-def _inseparable(curve_name: str, law, p: np.ndarray, cov: np.ndarray, held: np.ndarray) -> str | None:
+def _inseparable(curve: str, law: RateLaw, p: np.ndarray, covariance: np.ndarray, held: np.ndarray) -> str | None:
     """Why amplitude, exponent and offset mean nothing separately, or None when they do."""
+    if law.form != "two_rate":
+        return None
     amplitude, exponent_name, offset = law.names
-    rate = np.exp(p[:2])
-    spread = np.sqrt(max(cov[0, 0] + cov[1, 1] - 2 * cov[0, 1], 0.0))
+    spread = np.sqrt(max(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1], 0.0))
     parts = f"{amplitude}, {exponent_name} and {offset} are not separately determined"
     if abs(p[0] - p[1]) < 2 * spread:
-        return f"{curve_name} is constant within errors ({rate.mean():.4g} {_UNIT[curve_name]}): only {amplitude} + {offset} is determined"
+        mean = np.exp(p[:2]).mean()
+        return f"{curve} is constant within errors ({mean:.4g} {law.unit}): only {amplitude} + {offset} is determined"
     at = law.exponent_at
     if at is None:
         return None
-    error = float(np.sqrt(max(cov[at, at], 0.0)))
+    error = float(np.sqrt(max(covariance[at, at], 0.0)))
     if held[at]:
         return f"{parts}: {exponent_name} is at its limit {p[at]:.3g}"
     if error > EXPONENT_ERROR:
-        return f"{parts}: the error of {exponent_name} is {error:.2g}; {curve_name} at the reference time and its slope are"
+        return f"{parts}: the error of {exponent_name} is {error:.2g}; {curve} at the reference time and its slope are"
     # The amplitude has the sign of (last rate - first rate)/exponent.
     crossed = (p[1] - p[0]) * p[at] < 0 and abs(p[at]) < 2 * error
     if abs(p[at]) < LOGARITHMIC_EXPONENT or crossed:
-        return f"{parts}: {curve_name}(t) is logarithmic in t within errors ({exponent_name} = {p[at]:.2g} +- {error:.2g})"
+        return f"{parts}: {curve}(t) is logarithmic in t within errors ({exponent_name} = {p[at]:.2g} +- {error:.2g})"
     return None
 
 
-def _direction_status(model, u, covariance, info: Information, curves, statements: list[str]) -> Status:
-    if info.held[-1]:
+def _direction_status(model, u: np.ndarray, known: Knowledge, curves: dict[str, Curve], statements: list[str]) -> Status:
+    """Status of phi0, the last coordinate, with a sentence when it is not simply free."""
+    if known.info.held[-1]:
         statements.append("phi0 is at its bound")
         return "at_bound"
-    error = float(np.sqrt(covariance[-1, -1]))
+    error = float(known.error(np.eye(len(u))[-1:])[0])
     if not curves["gamma_dot"].determined:
         statements.append("phi0 is not determined: there is no determined shear")
         return "undetermined"
@@ -179,15 +207,3 @@ def _mirror(model, directions: np.ndarray, phi0: float) -> str:
     wrapped = float(model.nominal) + (mirrored - float(model.nominal) + 90) % 180 - 90
     mirror = f"phi0 = {wrapped:.4g} degrees, shear rate times {np.hypot(x, y):.4g}"
     return f"two measured directions allow a mirror solution with equal chi2: {mirror}"
-
-
-def _best_error(curve: Curve) -> float:
-    relative = curve.error / np.where(curve.value > 0, curve.value, np.nan)
-    return float(min(np.nanmin(np.where(relative > 0, relative, np.nan), initial=99.0), 99.0))
-
-
-_UNIT = {"J": "Angstrom^2/s", "gamma_dot": "1/s"}
-
-
-def _unit(model: Model, curve: str) -> str:
-    return _UNIT[curve]

@@ -24,6 +24,7 @@ from typing import Literal, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from .tiles import TILE, tile_index
 
@@ -302,7 +303,8 @@ class PixelSums:
         starts = range(0, len(self.rows), self.length)
         tasks = [(angle, start) for angle in range(len(states)) for start in starts]
         with ThreadPoolExecutor(self.threads) as pool:
-            parts = list(pool.map(lambda item: task(*item), tasks))
+            # Shown on a terminal only, and only when a pass is long enough to wonder.
+            parts = list(tqdm(pool.map(lambda item: task(*item), tasks), "pass", len(tasks), leave=False, delay=3.0, disable=None))
         totals = np.array(parts).reshape(len(states), len(starts), -1).sum(axis=1)
         return unpack_sums(totals, _size(depends), order)
 

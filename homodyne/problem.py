@@ -4,7 +4,7 @@
 search and the final fit share every line.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -85,24 +85,27 @@ class PixelSource:
         """See ``PixelSums.values``."""
         return self._kernel.values(model.pair, x, angle)
 
-    def score_images(self, model: Model, fit: "Evaluation", bin_size: int, loss: "WeightedLoss | None") -> Iterator[np.ndarray]:
-        """For each angle the (p + 2, b, b) images of weighted residual times the derivative of c2 with respect to u, offset, contrast.
+    def scores[R](
+        self, model: Model, fit: "Evaluation", bin_size: int, loss: "WeightedLoss | None", reduce: Callable[[np.ndarray], R]
+    ) -> list[R]:
+        """``reduce`` of the score images of every angle, each in a thread of its own so that no two images wait in memory.
 
-        Their sum over i < j is the score, zero at the minimum. See ``PixelSums.score_images``.
+        An image (p + 2, b, b) is the weighted residual times the derivative of c2 with respect to u, offset and contrast; its sum
+        over i < j is the score, zero at the minimum. See ``PixelSums.score_images``.
         """
         x, dx = (np.asarray(part) for part in states_and_slopes(model, self.dataset.phi, fit.u, slopes=True))
 
-        def images(angle: int) -> np.ndarray:
+        def reduced(angle: int) -> R:
             def residual(c2: np.ndarray, h: np.ndarray) -> np.ndarray:
                 r = c2 - (fit.offset[angle] + fit.contrast[angle] * h)
                 return r if loss is None else r * np.asarray(loss.weight(r / loss.scale))
 
             image = self._kernel.score_images(model.pair, x[angle], dx[angle], angle, residual, bin_size)
             image[: dx.shape[2]] *= fit.contrast[angle]
-            return image
+            return reduce(image)
 
         with ThreadPoolExecutor(self._kernel.threads) as pool:
-            yield from pool.map(images, range(len(x)))
+            return list(pool.map(reduced, range(len(x))))
 
     def reweighted(self, model: Model, fit: "Evaluation", loss: WeightedLoss) -> "PixelSource":
         """The same pixels with robust weights from the residuals of a fit."""
@@ -175,25 +178,60 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Inverse:
+    """Inverse of a Gauss-Newton matrix (p, p) on what the data determine.
+
+    Attributes:
+        matrix: (p, p) inverse, zero along null directions.
+        null: (p, r) directions that the data do not determine at all, orthonormal in scaled coordinates; scale: (p,) of those.
+        condition: ratio of the extreme singular values of the column-scaled matrix.
+    """
+
+    matrix: np.ndarray
+    null: np.ndarray
+    scale: np.ndarray
+    condition: float
+
+    def unknown(self, slope: np.ndarray) -> np.ndarray:
+        """(k,) True where a quantity with derivative slope (k, p) moves along a null direction."""
+        scaled = np.nan_to_num(slope) * self.scale
+        along = np.linalg.norm(scaled @ self.null, axis=-1)
+        return along > 1e-5 * np.linalg.norm(scaled, axis=-1)
+
+
+def invert(hessian: np.ndarray, tolerance: float = 1e-11) -> Inverse:
+    """Scale to unit diagonal, and leave out eigenvalues below ``tolerance`` times the largest."""
+    diagonal = np.diagonal(hessian)
+    scale = np.where(diagonal > 0, 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0)), 1.0)
+    values, vectors = np.linalg.eigh(hessian * np.outer(scale, scale))
+    kept = values > tolerance * max(values[-1], np.finfo(float).tiny) if len(values) else np.zeros(0, dtype=bool)
+    matrix = np.outer(scale, scale) * (vectors[:, kept] / values[kept] @ vectors[:, kept].T)
+    condition = 1.0 if not len(values) else float(np.sqrt(values[-1] / values[0])) if kept.all() else float("inf")
+    return Inverse(matrix, vectors[:, ~kept], scale, condition)
+
+
+@dataclass(frozen=True)
 class Information:
-    """The Gauss-Newton matrix of all fitted numbers, and its inverse, at a minimum.
+    """The Gauss-Newton matrix of all fitted numbers, inverted at a minimum.
 
     Numbers are ordered u (p,), then the coefficients of contrast and offset (G k,) group by group.
 
     Attributes:
-        bread: (p + G k, p + G k) inverse, zero along active bounds; covariance = sigma^2 bread for independent pixels.
-        held: (p,) bool, coordinates at a limit of the box, kept out of the inverse.
-        null: (f, r) directions of the free coordinates that the data do not determine at all (see ``invert``).
-        condition: ratio of the extreme singular values of the column-scaled projected matrix.
+        bread: (p + G k, p + G k) inverse; covariance = sigma^2 bread for independent pixels. Zero for held coordinates.
+        held: (p,) bool, coordinates at a limit of the box.
+        inverse: of the projected matrix of the free coordinates, in all of them.
         expand: (2 P, G k) offset and contrast of every angle from the coefficients: rows offset[0..P), contrast[0..P).
     """
 
     bread: np.ndarray
     held: np.ndarray
-    null: np.ndarray
-    condition: float
+    inverse: Inverse
     expand: np.ndarray
-    size: int
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates u."""
+        return len(self.held)
 
 
 def information(evaluation: Evaluation, problem: Problem) -> Information:
@@ -203,8 +241,9 @@ def information(evaluation: Evaluation, problem: Problem) -> Information:
     margin = 1e-3 * np.minimum(model.upper - model.lower, 10.0)
     held = (evaluation.u - model.lower < margin) | (model.upper - evaluation.u < margin)
     size, groups, k = len(held), *projection.beta.shape
+    free = invert(evaluation.hessian[np.ix_(~held, ~held)])
     inverse = np.zeros((size, size))
-    inverse[np.ix_(~held, ~held)], null, condition = invert(evaluation.hessian[np.ix_(~held, ~held)])
+    inverse[np.ix_(~held, ~held)] = free.matrix
     cross = np.einsum("gkl,glp->gkp", projection.inverse, projection.cross).reshape(groups * k, size)
     bread = np.zeros((size + groups * k,) * 2)
     bread[:size, :size] = inverse
@@ -214,26 +253,11 @@ def information(evaluation: Evaluation, problem: Problem) -> Information:
     for g in range(groups):
         at = slice(size + g * k, size + (g + 1) * k)
         bread[at, at] += projection.inverse[g]
-    return Information(bread, held, null, condition, expansion(design), size)
-
-
-def invert(hessian: np.ndarray, tolerance: float = 1e-13) -> tuple[np.ndarray, np.ndarray, float]:
-    """Inverse of a Gauss-Newton matrix, the directions it does not determine, and its condition number.
-
-    The matrix is scaled to unit diagonal. Eigenvalues below ``tolerance`` times the largest are raised to it, so that what the
-    data do not determine gets an enormous variance and never a zero one.
-
-    Returns:
-        (p, p) inverse; (p, r) undetermined directions, orthonormal in scaled coordinates; ratio of the extreme singular values.
-    """
-    diagonal = np.diagonal(hessian)
-    scale = np.where(diagonal > 0, 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0)), 1.0)
-    values, vectors = np.linalg.eigh(hessian * np.outer(scale, scale))
-    floor = tolerance * max(float(values[-1]), np.finfo(float).tiny) if len(values) else 0.0
-    unknown = values <= floor
-    inverse = np.outer(scale, scale) * (vectors / np.maximum(values, floor) @ vectors.T)
-    condition = float(np.sqrt(values[-1] / max(values[0], floor))) if len(values) else 1.0
-    return inverse, vectors[:, unknown], condition
+    null = np.zeros((size, free.null.shape[1]))
+    null[~held] = free.null
+    scale = np.ones(size)
+    scale[~held] = free.scale
+    return Information(bread, held, Inverse(inverse, null, scale, free.condition), expansion(design))
 
 
 def expansion(design: Design) -> np.ndarray:

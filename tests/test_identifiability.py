@@ -18,27 +18,29 @@ def says(fit, *words: str) -> bool:
 
 
 @cache
-def still():
-    return fitted(simulated(STILL, PHI, 60, seed=1))
+def still(seed: int):
+    return fitted(simulated(STILL, PHI, 60, seed=seed))
 
 
-def test_without_shear_neither_rate_nor_direction_gets_an_error():
-    fit = still()
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_without_shear_neither_rate_nor_direction_gets_an_error(seed):
+    """Noise alone must not make a shear rate: four numbers fitted to it lower chi2 by several units."""
+    fit = still(seed)
     assert fit.success
     for name in (*SHEAR, "phi0"):
         assert np.isnan(fit.parameters[name].error), name
         assert fit.parameters[name].status in ("undetermined", "at_bound"), name
     assert fit.parameters["phi0"].status == "undetermined"
+    assert says(fit, "phi0 is not determined")
     assert not fit.curves["gamma_dot"].determined
     for name in ("gamma_dot_best", "gamma_dot_ref", "dlngamma_dot_dlnt"):
         assert np.isnan(fit.rates[name].error)
         assert fit.rates[name].status == "undetermined"
     assert says(fit, "gamma_dot(t) is not determined")
-    assert says(fit, "phi0 is not determined")
 
 
 def test_without_shear_the_transport_coefficient_is_found_all_the_same():
-    fit = still()
+    fit = still(1)
     t = fit.curves["J"].best_time
     truth = STATIC["D0"] * t ** STATIC["alpha"] + STATIC["D_offset"]
     best = fit.rates["J_best"]
@@ -51,7 +53,8 @@ def test_constant_transport_determines_only_the_sum_of_amplitude_and_offset(seed
     fit = fitted(simulated({"D0": 6000.0, "alpha": 0.0, "D_offset": 0.0}, PHI, 60, seed=seed), mode="static")
     assert says(fit, "J is constant within errors", "only D0 + D_offset is determined")
     for name in TRANSPORT:
-        assert fit.parameters[name].status == "undetermined"
+        # An exponent that shapes nothing may end at its limit.
+        assert fit.parameters[name].status == "undetermined" or (name, fit.parameters[name].status) == ("alpha", "at_bound")
         assert np.isnan(fit.parameters[name].error)
     best = fit.rates["J_best"]
     assert abs(best.value - 6000.0) < 4 * best.error

@@ -22,7 +22,8 @@ class ParameterSettings(Option):
 
     Attributes:
         start: start value, or null: the search chooses.
-        bounds: [lower, upper] that the answer must respect, or null for the physical ones only (rates >= 0, |exponent| <= 2).
+        bounds: [lower, upper] that the answer must respect, or null for the physical ones only (rates that the record
+            can resolve, |exponent| <= 2).
         fixed: value to keep, or null to fit.
     """
 

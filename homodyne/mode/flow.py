@@ -68,9 +68,10 @@ class FlowModel:
         """The model of the given parameter settings; ``shear_kernel`` None means no shear."""
 
         def law(names: tuple[str, str, str], scale: float, low: float, high: float) -> RateLaw:
+            unit = UNITS[names[0]]
             chosen = [parameters[name] for name in names]
             fixed, bounds = tuple(s.fixed for s in chosen), tuple(s.limits for s in chosen)
-            return RateLaw.choose(names=names, t=t, scale=scale, low=low, high=high, fixed=fixed, bounds=bounds)
+            return RateLaw.choose(names=names, t=t, scale=scale, low=low, high=high, fixed=fixed, bounds=bounds, unit=unit)
 
         transport = law(TRANSPORT, q**2, 1e-4, 100.0)
         if shear_kernel is None:

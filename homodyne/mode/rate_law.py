@@ -7,8 +7,8 @@ B(e, l) = (exp(e l) - 1)/e,
 
 The law is monotone in t, so R_a, R_b > 0 is the same as R > 0 on all frames, a negative offset included; exponent 0 (a
 logarithmic law) is an ordinary point. The condition number stays near 20 where amplitude, exponent and offset reach 1e13.
-``power``: (ln of the power term at t_ref, exponent), when the offset is fixed. ``raw``: the user's own parameters, when one is
-fixed in another way or when hard bounds on amplitude or offset are active.
+``power``: (ln of the power term at t_ref, exponent), when the offset is fixed. ``raw``: the user's own parameters, when the
+amplitude is fixed, when the exponent is fixed at 0, or when hard bounds on amplitude or offset are active.
 """
 
 from dataclasses import dataclass, replace
@@ -37,7 +37,7 @@ def exponential_integral(exponent: jax.Array, log_time: jax.Array) -> jax.Array:
     return log_time * jnp.where(small, series, jnp.expm1(safe) / safe)
 
 
-@partial(register_dataclass, data_fields=("t", "scale", "low", "high", "fixed", "bounds"), meta_fields=("names", "form"))
+@partial(register_dataclass, data_fields=("t", "scale", "low", "high", "fixed", "bounds"), meta_fields=("names", "form", "unit"))
 @dataclass(frozen=True, eq=False)
 class RateLaw:
     """A rate law on the times of one Dataset.
@@ -57,6 +57,8 @@ class RateLaw:
     fixed: tuple[float | None, float | None, float | None]
     bounds: tuple[tuple[float, float], ...]
     form: Form
+    unit: str
+    """Of the rate."""
 
     @classmethod
     def choose(cls, *, fixed, **settings) -> "RateLaw":

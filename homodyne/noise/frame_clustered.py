@@ -6,9 +6,11 @@ With U_a the image of residual times the derivative of c2 by number a, and a Bar
     two-way     V_ab = u_a' K u_b - tensor        u = row sums of U: i near k or j near l, counted once
     covariance  A^-1 V A^-1
 
-and each standard error is the larger of the two. L is twice the correlation time, from the fitted h. Source: docs/noise.md.
+and each standard error is the larger of the two. L is ``width`` times the correlation time 1 + mean row sum of the fitted h, at
+most a third of the record. Source: docs/noise.md.
 """
 
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -19,7 +21,7 @@ from ..problem import states_and_slopes
 from ..tiles import TILE
 from .base import AbstractNoise, Minimised, Noise
 
-MEMORY_BINS, ENOUGH_BINS = 1024, 256
+MEMORY_BINS, ENOUGH_BINS = 512, 256
 
 
 class FrameClustered(AbstractNoise):
@@ -35,12 +37,12 @@ class FrameClustered(AbstractNoise):
         size, count = information.size, len(dataset.phi)
         tensor = np.zeros_like(information.bread)
         score = np.zeros_like(information.bread)
-        images = minimum.source.score_images(minimum.problem.model, minimum.evaluation, bin_size, minimum.loss)
-        for angle, image in enumerate(images):
+        kernel = partial(bartlett, width=max(1, round(width / bin_size)))
+        parts = minimum.source.scores(minimum.problem.model, minimum.evaluation, bin_size, minimum.loss, kernel)
+        for angle, (both, either) in enumerate(parts):
             expand = np.zeros((size + 2, len(tensor)))
             expand[:size, :size] = np.eye(size)
             expand[size:, size:] = information.expand[[angle, count + angle]]
-            both, either = bartlett(image, max(1, round(width / bin_size)))
             tensor += expand.T @ both @ expand
             score += expand.T @ either @ expand
         bread = minimum.efficiency * information.bread

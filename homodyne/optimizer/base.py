@@ -169,6 +169,7 @@ class _Run:
         state, number = self.task.state, len(self.locals)
         if number < len(state.polished):
             u, _, converged, passes = state.polished[number]
+            self.passes += passes
             self.locals.append(Local(self.problem.evaluate(np.array(u)), converged, passes))
             return
         if state.current is not None and number == len(state.polished):
@@ -203,10 +204,10 @@ class _Run:
         """Refit from the other side of every exponent that the data hardly determine; keep the lowest."""
         model, best = self.problem.model, self.best.evaluation
         variance = best.chi2 / max(float(self.source.dataset.pairs.sum()), 1.0)
-        error = np.sqrt(np.maximum(np.diagonal(invert(best.hessian)[0]) * variance, 0.0))
-        exponents = model.exponents()
+        inverse = invert(best.hessian)
+        error = np.sqrt(np.maximum(np.diagonal(inverse.matrix) * variance, 0.0))
         near_bound = (best.u - model.lower < 0.1) | (model.upper - best.u < 0.1)
-        loose = exponents & ((error > UNRESOLVED_EXPONENT) | (error == 0) | near_bound)
+        loose = model.exponents() & ((error > UNRESOLVED_EXPONENT) | inverse.unknown(np.eye(len(error))) | near_bound)
         for restart in model.variants(best.u, (-1.5, 1.5), loose):
             self.polish(restart, "shape check")
 
@@ -218,11 +219,12 @@ class _Run:
         if bounded is None:
             return ()
         violated = [name for name, value in parameters.items() if not bounds[name][0] <= value <= bounds[name][1]]
-        self.problem = self.problem.with_model(bounded)
+        free, self.problem = self.problem, self.problem.with_model(bounded)
         clipped = {name: float(np.clip(value, *bounds[name])) for name, value in parameters.items()}
         local = self.minimise(bounded.coordinates_of(clipped), f"{self.problem.design.name} bounds")
         if local is None:
-            return (f"bounds on {', '.join(violated)} exclude every model with positive rates near the best fit; not respected",)
+            self.problem = free
+            return (f"bounds not respected: those of {', '.join(violated)} exclude every model with positive rates near the best fit",)
         self.locals = [local]
         return (f"without its bounds {', '.join(violated)} would be {', '.join(f'{parameters[name]:.4g}' for name in violated)}",)
 

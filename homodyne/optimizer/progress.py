@@ -31,8 +31,8 @@ class FitInterrupted(Exception):  # noqa: N818 (a request, not an error)
 class State:
     """Where a fit with one scaling stands; enough to go on without repeating the search.
 
-    candidates: start points of the final fits, None before the search ended. polished: finished ones (u, chi2, converged, passes).
-    current: last accepted point of the fit under way. stage: name of the step under way.
+    candidates: start points of the final fits, None before the search ended; found: numbers that describe the search.
+    polished: finished fits (u, chi2, converged, passes). current, chi2: last accepted point of the fit under way.
     """
 
     candidates: list[list[float]] | None = None
@@ -94,8 +94,9 @@ class Progress:
         """Write the checkpoint: whole or not at all, with a checksum."""
         if self.path is None:
             return
-        payload = json.dumps({name: asdict(state) for name, state in self.states.items()})
-        record = {"schema": SCHEMA, "digest": self.digest, "checksum": _checksum(self.digest + payload), "states": payload}
+        states = {name: asdict(state) for name, state in self.states.items()}
+        payload = json.dumps({"states": states, "history": [asdict(item) for item in self.history]})
+        record = {"schema": SCHEMA, "digest": self.digest, "checksum": _checksum(self.digest + payload), "payload": payload}
         write_atomic(self.path, lambda stream: stream.write(json.dumps(record).encode()))
 
     @contextmanager
@@ -124,14 +125,16 @@ class Progress:
             raise FitError(f"resume=true: no checkpoint at {self.path}; set hydra.run.dir to the folder of the interrupted run")
         try:
             record = json.loads(self.path.read_bytes())
-            damaged = record["checksum"] != _checksum(record["digest"] + record["states"])
+            damaged = record["checksum"] != _checksum(record["digest"] + record["payload"])
         except (ValueError, KeyError, TypeError):
             damaged = True
         if damaged:
             raise FitError(f"{self.path} is damaged (checksum does not match); delete it and run without resume=true")
         if record["schema"] != SCHEMA or record["digest"] != self.digest:
             raise FitError(f"{self.path} was written for other data or settings; repeat the original command with resume=true")
-        return {name: State(**state) for name, state in json.loads(record["states"]).items()}
+        payload = json.loads(record["payload"])
+        self.history = [Iteration(**item) for item in payload["history"]]
+        return {name: State(**state) for name, state in payload["states"].items()}
 
 
 def _checksum(text: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from homodyne.config import option
-from homodyne.noise.frame_clustered import BINS, bartlett
+from homodyne.noise.frame_clustered import bartlett
 from homodyne.optimizer.trust_region import minimise
 from homodyne.problem import information
 
@@ -33,14 +33,15 @@ def test_bartlett_forms_equal_their_definition(width):
 def test_score_images_sum_to_zero_at_the_minimum():
     """The minimum is where the sum of residual times derivative vanishes for every number, offset and contrast included."""
     found = contract.minimum(0)
-    total = sum(image.sum(axis=(1, 2)) for image in found.source.score_images(found.problem.model, found.evaluation, 1, None))
-    size = sum(np.abs(image).sum(axis=(1, 2)) for image in found.source.score_images(found.problem.model, found.evaluation, 1, None))
+    images = found.source.scores(found.problem.model, found.evaluation, 1, None, lambda image: image)
+    total, size = (sum(f(image).sum(axis=(1, 2)) for image in images) for f in (np.array, np.abs))
     np.testing.assert_allclose(total / size, 0.0, atol=1e-6)
 
 
+@pytest.mark.parametrize("width", [16, 32])
 @pytest.mark.parametrize("bin_size", [2, 4])
-def test_binned_forms_are_close_to_unbinned_ones(bin_size):
-    """For noise that is correlated along frames and a kernel of 32 frames."""
+def test_binned_forms_are_close_to_unbinned_ones(bin_size, width):
+    """For images that are correlated along frames and kernels of at least four bins."""
     image = np.zeros((2, 128, 128))
     rng = np.random.default_rng(3)
     smooth = np.exp(-0.5 * (np.subtract.outer(np.arange(128), np.arange(128)) / 6.0) ** 2)
@@ -48,17 +49,20 @@ def test_binned_forms_are_close_to_unbinned_ones(bin_size):
         upper = np.triu(smooth @ rng.normal(size=(128, 128)) @ smooth, 1)
         image[k] = upper + upper.T
     binned = image.reshape(2, 128 // bin_size, bin_size, 128 // bin_size, bin_size).sum(axis=(2, 4))
-    for fine, coarse in zip(bartlett(image, 32), bartlett(binned, 32 // bin_size), strict=True):
+    for fine, coarse in zip(bartlett(image, width), bartlett(binned, width // bin_size), strict=True):
         scale = np.sqrt(np.outer(np.diagonal(fine), np.diagonal(fine)))
         np.testing.assert_allclose(coarse / scale, fine / scale, atol=0.05)
 
 
-def test_bins_are_at_most_an_eighth_of_the_kernel_and_one_frame_in_small_maps():
+def test_bins_are_at_most_a_quarter_of_the_kernel_and_one_frame_in_small_maps():
+    """Up to 500 frames; in larger maps memory may ask for more, up to the 64 frames of a tile."""
     size = option("noise", "frame_clustered")._bin_size
-    assert size(BINS, 100.0) == 1
-    assert size(10 * BINS, 10.0) == 1
-    for n, width in ((4 * BINS, 64.0), (8 * BINS, 200.0), (40 * BINS, 3000.0)):
-        assert 1 < size(n, width) <= width / 8
+    assert size(200, 100.0) == 1
+    for width in (2.0, 10.0, 64.0, 300.0):
+        for n in (300, 500):
+            assert size(n, width) <= max(1, width / 4)
+        assert size(20000, width) in (1, 2, 4, 8, 16, 32, 64)
+    assert size(20000, 3000.0) > 1
 
 
 def test_independent_pixels_get_about_the_textbook_errors():
