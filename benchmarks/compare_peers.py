@@ -59,6 +59,7 @@ BOUNDS = {  # those of the peers' own templates
     "gamma_dot_t0": (1.0e-6, 0.5), "beta": (-2.0, 2.0), "gamma_dot_t_offset": (-0.1, 0.1), "phi0": (-10.0, 10.0),
 }  # fmt: skip
 PEERS = {"homodyne": "2.23.3", "xpcsjax": "0.1.8"}
+REFERENCE = "reference"  # status of a row that is not a program
 COLUMNS = ("set", "program", "wall s", "CPU s", "peak GiB", "from truth", "from optimum", "error ratio", "status", "load")
 
 Result = tuple[dict[str, tuple[float, float]], str]
@@ -460,13 +461,13 @@ def reference_row(case: Case, first: int, expected: Reference) -> Row:
     """The optimum itself, as the best that a program can do with this noise."""
     exact = dict(zip(case.names, zip(expected.optimum, expected.errors, strict=True), strict=True))
     unused = (float("nan"),) * 3
-    return Row(case.name, f"(optimum from frame {first})", *unused, *compare(case, exact, expected), "reference", os.getloadavg()[0])
+    return Row(case.name, f"(optimum from frame {first})", *unused, *compare(case, exact, expected), REFERENCE, os.getloadavg()[0])
 
 
 def replaced(rows: Sequence[Row], row: Row) -> list[Row]:
-    """The rows with one more, in place of an earlier one of that set and program; sets together, in the order of CASES."""
+    """The rows with one more, in place of an earlier one of that set and program; sets in the order of CASES, optima first."""
     others = [old for old in rows if (old.case, old.program) != (row.case, row.program)]
-    return sorted([*others, row], key=lambda each: list(CASES).index(each.case))
+    return sorted([*others, row], key=lambda each: (list(CASES).index(each.case), each.status != REFERENCE))
 
 
 def keep(rows: Sequence[Row], folder: Path) -> None:

@@ -59,7 +59,7 @@ def assert_refused(status: int, words: list[str], *overrides: str) -> None:
 
 
 def test_parameters_are_saved_and_loaded_by_name_so_that_no_vector_is_misread(tmp_path: Path) -> None:
-    """9: there the warm start of the posterior took contrast for D0. The order of names means nothing here."""
+    """Item 9: there the warm start of the posterior took contrast for D0. The order of names means nothing here."""
     dataset = example_dataset(angles=3, n=40)
     fit = example_fit(dataset)
     save_run(tmp_path, job=ExampleJob(), dataset=dataset, fit=fit, model_rows=rows_of(fit, dataset))  # type: ignore[arg-type]
@@ -77,7 +77,7 @@ def test_parameters_are_saved_and_loaded_by_name_so_that_no_vector_is_misread(tm
 
 
 def test_a_posterior_that_does_not_exist_is_refused_with_the_options_there_are() -> None:
-    """9, 14: nothing runs for minutes to fail at the end."""
+    """Item 9, 14: nothing runs for minutes to fail at the end."""
     assert refusal("posterior=cmc") == (2, "posterior=cmc: unknown option; accepted: " + ", ".join(options("posterior")))
 
 
@@ -112,7 +112,7 @@ def tutorial(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> SimpleNam
 
 
 def test_null_start_values_run(tutorial: SimpleNamespace) -> None:
-    """13: there a null start ended in "object of type 'NoneType' has no len()"."""
+    """Item 13: there a null start ended in "object of type 'NoneType' has no len()"."""
     for mode in options("mode"):
         assert all(settings.start is None for settings in build(composed(f"mode={mode}")).mode.parameters.values())
     assert tutorial.document["outcome"]["success"]
@@ -121,7 +121,7 @@ def test_null_start_values_run(tutorial: SimpleNamespace) -> None:
 
 
 def test_results_and_all_figures_of_several_angles_are_written(tmp_path: Path) -> None:
-    """14: there the result of more than one angle was never written and no diagnostic figure was drawn."""
+    """Item 14: there the result of more than one angle was never written and no diagnostic figure was drawn."""
     dataset = example_dataset(angles=5, n=40)
     fit = example_fit(dataset)
     save_run(tmp_path, job=ExampleJob(), dataset=dataset, fit=fit, model_rows=rows_of(fit, dataset))  # type: ignore[arg-type]
@@ -144,7 +144,7 @@ def test_results_and_all_figures_of_several_angles_are_written(tmp_path: Path) -
     ],
 )
 def test_a_typo_is_refused_and_the_nearest_name_is_given(override: str, key: str, words: str) -> None:
-    """15: there a typo was a KeyError of another name."""
+    """Item 15: there a typo was a KeyError of another name."""
     status, message = refusal(override)
     assert status == 2
     assert message.startswith(f"{key}: unknown ")
@@ -152,7 +152,7 @@ def test_a_typo_is_refused_and_the_nearest_name_is_given(override: str, key: str
 
 
 def test_no_angle_is_left_out_unless_asked(tutorial: SimpleNamespace, tmp_path: Path) -> None:
-    """16: there the templates kept 2 of 5 angles."""
+    """Item 16: there the templates kept 2 of 5 angles."""
     assert [entry["phi"] for entry in tutorial.document["per_angle"]] == tutorial.settings.phi_list
     assert {build(composed(f"data={name}")).data.phi for name in options("data") if name != "simulated"} == {None}
     angles = np.array([-75.0, -30, 0, 45, 90])
@@ -164,14 +164,14 @@ def test_no_angle_is_left_out_unless_asked(tutorial: SimpleNamespace, tmp_path: 
 
 
 def test_report_off_makes_no_figures_and_imports_no_matplotlib(tutorial: SimpleNamespace) -> None:
-    """17."""
+    """Item 17."""
     assert tutorial.imported == "imported: []"
     assert not (tutorial.folder / "figures").exists()
     assert list(tutorial.folder.rglob("*.png")) == []
 
 
 def test_fit_json_holds_contrast_and_offset_of_each_angle_with_errors_the_mode_and_the_timings(tutorial: SimpleNamespace) -> None:
-    """18: there only means, or param_0 and param_1, mode "unknown", time 0.0."""
+    """Item 18: there only means, or param_0 and param_1, mode "unknown", time 0.0."""
     document, settings = tutorial.document, tutorial.settings
     assert [entry["phi"] for entry in document["per_angle"]] == settings.phi_list
     for entry in document["per_angle"]:
@@ -184,7 +184,7 @@ def test_fit_json_holds_contrast_and_offset_of_each_angle_with_errors_the_mode_a
 
 
 def test_each_log_line_is_said_once_and_iterations_are_shown(tutorial: SimpleNamespace) -> None:
-    """19: there every line came twice, once with colour codes, and long fits were silent."""
+    """Item 19: there every line came twice, once with colour codes, and long fits were silent."""
     said = [line[32:] for line in tutorial.log]
     assert said == tutorial.printed
     assert [line for line, count in Counter(line for line in said if line.strip()).items() if count > 1] == []
@@ -200,7 +200,7 @@ def test_each_log_line_is_said_once_and_iterations_are_shown(tutorial: SimpleNam
 
 
 def test_a_shipped_yaml_runs_without_complaint(tutorial: SimpleNamespace, caplog: pytest.LogCaptureFixture) -> None:
-    """20: there the program warned about its own template."""
+    """Item 20: there the program warned about its own template."""
     assert tutorial.errors == ""
     assert {line[24:].split()[0] for line in tutorial.log} == {"INFO"}
     with warnings.catch_warnings():
@@ -215,7 +215,7 @@ DEVELOPMENT = "pytest mypy ruff black flake8 pylint pre-commit tox coverage sphi
 
 
 def test_runtime_requirements_hold_no_development_tool_and_each_is_used() -> None:
-    """21: there 260 packages and 2 GB, with Qt, Jupyter, Sphinx and pytest."""
+    """Item 21: there 260 packages and 2 GB, with Qt, Jupyter, Sphinx and pytest."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {Requirement(text).name for text in project["dependencies"]}
     tools = {*DEVELOPMENT.split(), *(Requirement(text).name for text in project["optional-dependencies"]["test"])}
@@ -252,7 +252,7 @@ def test_a_missing_file_is_one_line_and_status_3(command: Command) -> None:
 
 
 def test_a_key_typo_is_one_line_and_status_2_before_the_file_is_looked_for(command: Command) -> None:
-    """15, table: there the run went on with built-in values."""
+    """Item 15, table: there the run went on with built-in values."""
     done = command("data.path=run12.hdf", "data.wavevecor_q=0.0054")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("data.wavevecor_q: unknown key; accepted: path, q, q_tolerance, ")
@@ -319,7 +319,9 @@ def test_a_whole_nan_angle_is_refused_and_left_out_when_asked(tmp_path: Path) ->
     ],
     ids=["too few angles", "too few bins in the map", "one matrix missing"],
 )
-def test_a_list_that_does_not_fit_the_maps_is_refused_with_both_numbers(changes: dict, words: list[str], tmp_path: Path) -> None:
+def test_a_list_that_does_not_fit_the_maps_is_refused_with_both_numbers(
+    changes: dict[str, object], words: list[str], tmp_path: Path
+) -> None:
     """Table: angle list too short, one c2 matrix missing; there an angle was dropped."""
     assert_refused(3, ["run12.hdf", *words], f"data.path={static_file(tmp_path / 'run12.hdf', **changes)}")
 

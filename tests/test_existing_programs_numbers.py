@@ -14,6 +14,7 @@ import h5py
 import jax
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 from scipy.integrate import cumulative_trapezoid
 from scipy.special import chdtri
 
@@ -21,6 +22,7 @@ from homodyne import pipeline
 from homodyne.config import build, option
 from homodyne.data import Dataset
 from homodyne.errors import DataError
+from homodyne.mode.base import AbstractMode
 from homodyne.results import Fit
 from homodyne.simulate import simulate, write
 
@@ -84,7 +86,9 @@ def dense(dataset: Dataset, fit: Fit) -> SimpleNamespace:
     return SimpleNamespace(errors=dict(zip(names, sigma * np.sqrt(np.diag(inverse)), strict=True)), chi2=residual @ residual, pairs=c2.size)
 
 
-def excess(dataset: Dataset, fit: Fit, truth: dict[str, float], contrast=CONTRAST, offset=OFFSET, **kernel: float) -> float:
+def excess(
+    dataset: Dataset, fit: Fit, truth: dict[str, float], contrast: ArrayLike = CONTRAST, offset: ArrayLike = OFFSET, **kernel: float
+) -> float:
     """chi2 of given parameters above that of the fit, with the residual variance of the fit as unit."""
     early, late = np.triu_indices(dataset.n, 1)
     known = {name: truth[name] for name in fit.parameters}
@@ -94,7 +98,9 @@ def excess(dataset: Dataset, fit: Fit, truth: dict[str, float], contrast=CONTRAS
     return float(np.nansum((c2 - model) ** 2)) / fit.sigma**2 - fit.dof
 
 
-def assert_truth(dataset: Dataset, fit: Fit, truth: dict[str, float], contrast=CONTRAST, offset=OFFSET, **kernel: float) -> None:
+def assert_truth(
+    dataset: Dataset, fit: Fit, truth: dict[str, float], contrast: ArrayLike = CONTRAST, offset: ArrayLike = OFFSET, **kernel: float
+) -> None:
     """The fit succeeded, is no worse than the truth, and is within its errors of it."""
     assert fit.success
     assert 0 <= excess(dataset, fit, truth, contrast, offset, **kernel) < chdtri(fit.pairs - fit.dof, 1e-4)
@@ -118,8 +124,8 @@ def measured(mode: str = "laminar_flow") -> Dataset:
     return measure(mode)
 
 
-def started(mode: str, start: dict[str, float], **settings: object) -> object:
-    return option("mode", mode, parameters=parameters(**{name: {"start": start[name]} for name in MODES[mode]}), **settings)
+def started(mode: str, start: dict[str, float]) -> AbstractMode:
+    return option("mode", mode, parameters=parameters(**{name: {"start": start[name]} for name in MODES[mode]}))
 
 
 @cache
@@ -148,7 +154,7 @@ def run_file(path: Path, folder: Path, *overrides: str) -> Fit:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_fit_of_100k_to_1m_points_returns_the_truth_and_not_its_start(mode: str) -> None:
-    """1."""
+    """Item 1."""
     fit = from_near(mode)
     assert_truth(measured(mode), fit, TRUTH)
     assert excess(measured(mode), fit, NEAR) > 500
@@ -157,7 +163,7 @@ def test_a_fit_of_100k_to_1m_points_returns_the_truth_and_not_its_start(mode: st
 
 @pytest.mark.parametrize("mode", MODES)
 def test_errors_count_each_pair_of_frames_once(mode: str) -> None:
-    """2: both triangles would give 1/sqrt(2) of the dense errors."""
+    """Item 2: both triangles would give 1/sqrt(2) of the dense errors."""
     fit, expected = from_near(mode), dense(measured(mode), from_near(mode))
     assert fit.pairs == expected.pairs == len(PHI) * FRAMES * (FRAMES - 1) // 2
     errors = np.sqrt(np.diag(fit.covariance))
@@ -170,7 +176,7 @@ def test_errors_count_each_pair_of_frames_once(mode: str) -> None:
 
 @pytest.mark.parametrize(("mode", "sigma"), [("static", 0.02), ("static", 0.005), ("laminar_flow", 0.005)])
 def test_reduced_chi2_is_1_within_its_own_error_when_the_model_holds(mode: str, sigma: float) -> None:
-    """3: its own error is its scatter over repeated measurements."""
+    """Item 3: its own error is its scatter over repeated measurements."""
     values, optimizer = [], option("optimizer", "nlsq", start="config")
     for seed in range(6):
         fit = fitted(measure(mode, seed=seed, sigma=sigma), mode=started(mode, NEAR), optimizer=optimizer)
@@ -183,7 +189,7 @@ def test_reduced_chi2_is_1_within_its_own_error_when_the_model_holds(mode: str, 
 
 
 def test_chi2_rises_by_the_known_amount_when_phi0_is_held_at_a_wrong_value() -> None:
-    """3: there the right fit and one 8.5 standard deviations off had the same chi2."""
+    """Item 3: there the right fit and one 8.5 standard deviations off had the same chi2."""
     best, data = from_near(), measured()
     wrong = best.parameters["phi0"].value - 8.5 * best.parameters["phi0"].error
     settings = {name: {"start": value} for name, value in NEAR.items()} | {"phi0": {"fixed": wrong}}
@@ -198,7 +204,7 @@ def test_chi2_rises_by_the_known_amount_when_phi0_is_held_at_a_wrong_value() -> 
 
 
 def test_phi0_started_at_0_reaches_the_optimum() -> None:
-    """4: there it stayed at 0.02 with an error of 0.17."""
+    """Item 4: there it stayed at 0.02 with an error of 0.17."""
     assert NEAR["phi0"] == 0
     found, best = from_near().parameters["phi0"], searched().parameters["phi0"]
     assert found.value == pytest.approx(best.value, abs=0.01 * best.error)
@@ -207,7 +213,7 @@ def test_phi0_started_at_0_reaches_the_optimum() -> None:
 
 
 def test_a_contrast_spread_of_10_percent_does_not_bias_phi0_with_auto() -> None:
-    """5: there auto averaged the contrasts and phi0 was 14.6 standard deviations off."""
+    """Item 5: there auto averaged the contrasts and phi0 was 14.6 standard deviations off."""
     contrast = CONTRAST * (1 + 0.1 * np.sin(np.deg2rad(PHI)))
     offset = OFFSET + 0.003 * np.cos(np.arange(len(PHI)))
     data = measure(contrast=contrast, offset=offset)
@@ -224,7 +230,7 @@ def test_a_contrast_spread_of_10_percent_does_not_bias_phi0_with_auto() -> None:
 def test_each_shear_kernel_is_available_is_its_formula_and_is_named_in_fit_json(
     kernel: str, factor: float, power: int, tmp_path: Path
 ) -> None:
-    """6: maps of the formula as written in NumPy come back with their parameters."""
+    """Item 6: maps of the formula as written in NumPy come back with their parameters."""
     h = closed_form(TRUTH, np.array(PHI), FRAMES, factor=factor, power=power)
     maps = np.zeros((len(PHI), FRAMES, FRAMES))
     maps[:, *np.triu_indices(FRAMES, 1)] = OFFSET + CONTRAST * h
@@ -242,7 +248,7 @@ def test_each_shear_kernel_is_available_is_its_formula_and_is_named_in_fit_json(
 
 
 def test_a_replaced_data_file_is_fitted_again(tmp_path: Path) -> None:
-    """7: same name, same size and same time stamp; there the cached maps of the old file were fitted."""
+    """Item 7: same name, same size and same time stamp; there the cached maps of the old file were fitted."""
     folder = tmp_path / "data"
     folder.mkdir()
     path, old, new = folder / "run12.hdf", TRUTH | {"D0": 1.2e4}, TRUTH | {"D0": 4e4}
@@ -260,7 +266,7 @@ def test_a_replaced_data_file_is_fitted_again(tmp_path: Path) -> None:
 
 
 def test_cmaes_from_a_poor_start_runs_and_reaches_the_minimum() -> None:
-    """8: there it was skipped and the result 56 standard deviations off."""
+    """Item 8: there it was skipped and the result 56 standard deviations off."""
     fit = fitted(measured(), mode=started("laminar_flow", POOR), optimizer="nlsq_cmaes")
     assert fit.success
     assert any("search: best minimum reached by" in decision for decision in fit.decisions)
@@ -272,7 +278,7 @@ def test_cmaes_from_a_poor_start_runs_and_reaches_the_minimum() -> None:
 
 
 def test_full_matrices_are_recognised_and_not_doubled(tmp_path: Path) -> None:
-    """10."""
+    """Item 10."""
     full = [files.full_map(k) for k in (1, 2)]
     halves = (np.asarray, np.triu, np.tril)
     stored = [files.load(files.aps_u(tmp_path / f"{half.__name__}.hdf", [half(m) for m in full])) for half in halves]
@@ -295,7 +301,7 @@ def legacy_of_two_q(path: Path) -> Path:
 
 
 def test_fewer_than_five_angles_never_bring_in_another_q(tmp_path: Path) -> None:
-    """11: there the ten nearest (q, phi) were mixed, and no result was written although the exit status was 0."""
+    """Item 11: there the ten nearest (q, phi) were mixed, and no result was written although the exit status was 0."""
     path = legacy_of_two_q(tmp_path / "old.hdf")
     with pytest.raises(DataError, match=r"holds several q \(1/Angstrom\): 0\.0054, 0\.0108; choose one with data\.q="):
         files.load(path)
@@ -308,7 +314,7 @@ def test_fewer_than_five_angles_never_bring_in_another_q(tmp_path: Path) -> None
 
 
 def test_unpadded_names_are_paired_with_angles_by_their_numbers(tmp_path: Path) -> None:
-    """12: in the order of the file, g2_10 comes before g2_2."""
+    """Item 12: in the order of the file, g2_10 comes before g2_2."""
     angles = [10.0 * k for k in range(1, 13)]
     path = files.legacy(tmp_path / "old.hdf", {f"g2_{k}": np.triu(files.full_map(k)) for k in range(1, 13)}, [Q] * 12, angles)
     with h5py.File(path) as file:
