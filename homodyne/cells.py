@@ -2,7 +2,7 @@
 
 lag = j - i, age = (i + j)/2. Lag edges grow by a quarter (single lags up to 7), the age bands are narrow at the start of the
 record. A cell keeps its weight, mean c2, mean lag and mean age; the model in it is evaluated at the frames age -+ lag/2 by linear
-interpolation of the states. The scatter inside cells gives the pixel noise without a model. Source: docs/optimizer.md.
+interpolation of the states. The scatter inside cells gives the pixel noise without the model. Source: docs/optimizer.md.
 """
 
 from dataclasses import dataclass
@@ -50,11 +50,11 @@ def lag_edges(n: int) -> np.ndarray:
     return np.array(edges)
 
 
-def bin_maps(tiles, n: int, weights=None) -> tuple[Cells, Cells]:
+def bin_maps(tiles, n: int) -> tuple[Cells, Cells]:
     """One pass over all pixels.
 
     Args:
-        tiles: (P, n_tiles, TILE, TILE), NaN = not used. n: frames. weights: like tiles or None.
+        tiles: (P, n_tiles, TILE, TILE), NaN = not used. n: frames.
 
     Returns:
         The cells of (lag, age), and coarse ones that keep lag only.
@@ -64,30 +64,56 @@ def bin_maps(tiles, n: int, weights=None) -> tuple[Cells, Cells]:
     age_bin = np.minimum(np.searchsorted(AGE_EDGES, np.arange(2 * n - 1) / (2 * n - 2), side="right") - 1, len(AGE_EDGES) - 2)
     ages, lags = len(AGE_EDGES) - 1, len(edges) - 1
     inside = np.arange(TILE)
-    sums = np.zeros((len(tiles), 5, lags * ages))
+    where, what = np.zeros((len(tiles), 6, lags * ages)), np.zeros((len(tiles), 4, lags * ages))
+
+    def add(totals: np.ndarray, cell: np.ndarray, *values: np.ndarray) -> None:
+        for total, value in zip(totals, values, strict=True):
+            total += np.bincount(cell, value, minlength=total.size)
+
     for k, (row, column) in enumerate(zip(*tile_index(n), strict=True)):
-        early, late = np.broadcast_arrays(row * TILE + inside[:, None], column * TILE + inside[None, :])
-        index = lag_bin[np.clip(late - early, 0, n - 1)] * ages + age_bin[np.minimum(early + late, 2 * n - 2)]
+        early, late = (x.astype(np.float64) for x in np.broadcast_arrays(row * TILE + inside[:, None], column * TILE + inside[None, :]))
+        at = np.add.outer(-inside, inside) + (column - row) * TILE, np.add.outer(inside, inside) + (column + row) * TILE
+        index = lag_bin[np.clip(at[0], 0, n - 1)] * ages + age_bin[np.minimum(at[1], 2 * n - 2)]
+        masks: list[tuple[np.ndarray, np.ndarray]] = []
         for angle in range(len(tiles)):
             tile = np.asarray(tiles[angle, k])
             used = np.isfinite(tile)
-            y, cell = tile[used].astype(np.float64) - LEVEL, index[used]
-            w = np.ones_like(y) if weights is None else np.asarray(weights[angle, k])[used].astype(np.float64)
-            for total, value in zip(sums[angle], (w, w * y, w * y * y, w * early[used], w * late[used]), strict=True):
-                total += np.bincount(cell, value, minlength=total.size)
-    fine = _cells(sums)
-    return fine, _cells(sums.reshape(len(tiles), 5, lags, ages).sum(-1), fine.pixel_variance)
+            cell, e, l, y = index[used], early[used], late[used], tile[used].astype(np.float64) - LEVEL
+            add(what[angle], cell, y, y * y, y * e, y * l)
+            # Angles mostly share their mask, and with it all sums that hold no data.
+            known = next((sums for mask, sums in masks if np.array_equal(mask, used)), None)
+            if known is None:
+                known = np.zeros_like(where[angle])
+                add(known, cell, np.ones_like(e), e, l, e * e, e * l, l * l)
+                masks.append((used, known))
+            where[angle] += known
+    fine = _cells(where, what, _pixel_variance(where, what))
+    shape = (len(tiles), -1, lags, ages)
+    return fine, _cells(where.reshape(shape).sum(-1), what.reshape(shape).sum(-1), fine.pixel_variance)
 
 
-def _cells(sums: np.ndarray, pixel_variance: float | None = None) -> Cells:
-    weight, y, yy, early, late = np.moveaxis(sums, 1, 0)
+def _cells(where: np.ndarray, what: np.ndarray, pixel_variance: float) -> Cells:
+    weight = where[:, 0]
     safe = np.where(weight > 0, weight, 1.0)
-    if pixel_variance is None:
-        full = weight >= min(8.0, float(weight.max()))
-        scatter = np.maximum(yy - y * y / safe, 0.0)[full] / np.maximum(weight[full] - 1, 1.0)
-        # A map without any noise has no unit for chi2; the smallest number keeps every ratio finite.
-        pixel_variance = max(float(np.median(scatter)), 1e-30)
-    return Cells(weight, y / safe, early / safe, late / safe, pixel_variance)
+    return Cells(weight, what[:, 0] / safe, where[:, 1] / safe, where[:, 2] / safe, pixel_variance)
+
+
+def _pixel_variance(where: np.ndarray, what: np.ndarray) -> float:
+    """Median over cells of the scatter about a plane in (early, late), which takes up the model's own change across a cell."""
+    weight, e, l, ee, el, ll = np.moveaxis(where, 1, 0)
+    y, yy, ye, yl = np.moveaxis(what, 1, 0)
+    full = weight >= min(8.0, float(weight.max()))
+    w, e, l, ee, el, ll, y, yy, ye, yl = (sums[full] for sums in (weight, e, l, ee, el, ll, y, yy, ye, yl))
+    spread = np.stack([np.stack([ee - e * e / w, el - e * l / w], -1), np.stack([el - e * l / w, ll - l * l / w], -1)], -2)
+    along = np.stack([ye - y * e / w, yl - y * l / w], -1)
+    inverse = np.linalg.pinv(spread, rcond=1e-9, hermitian=True)
+    rank = np.round(np.trace(spread @ inverse, axis1=-2, axis2=-1))
+    scatter = np.maximum(yy - y * y / w - np.einsum("ca,cab,cb->c", along, inverse, along), 0.0)
+    degrees = np.maximum(w - 1 - rank, 1.0)
+    # The median of chi2_k/k is (1 - 2/(9 k))^3 (Wilson and Hilferty).
+    median = float(np.median(scatter / degrees / (1 - 2 / (9 * degrees)) ** 3))
+    # A map without any noise has no unit for chi2; the smallest number keeps every ratio finite.
+    return max(median, 1e-30)
 
 
 class CellSums:

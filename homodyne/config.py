@@ -216,6 +216,9 @@ def _complaint(group: str, cls: type[Option], error: ValidationError) -> str:
             name = str(item["loc"][-1])
             accepted = ", ".join(field.siblings) or "none, this option has no settings"
             text = f"unknown key{nearest(name, field.siblings)}; accepted: {accepted}"
+        elif item["type"] == "unknown_name":
+            name, names = item["ctx"]["name"], item["ctx"]["names"]
+            key, text = f"{key}.{name}", f"unknown key{nearest(name, names)}; accepted: {', '.join(names)}"
         elif item["type"] == "missing":
             text = f"missing key; accepted: {field.accepted}"
         elif item["type"] in ("value_error", "assertion_error"):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.special import chdtrc
 
@@ -22,9 +23,9 @@ from .noise.base import Minimised, Noise
 from .optimizer.base import Solution, Task
 from .optimizer.loss import LOSSES
 from .optimizer.progress import Progress
-from .pairsums import Pair
+from .pairsums import Pair, WeightedLoss
 from .per_angle_scaling.base import Design
-from .problem import CellSource, Information, PixelSource, Problem, WeightedLoss, information, states_and_slopes
+from .problem import CellSource, Information, PixelSource, Problem, information, states_and_slopes
 from .results import Fit, Outcome
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def fit(job: "Job", dataset: Dataset, folder: Path | None) -> tuple[Fit, ModelRo
     solved = time.perf_counter()
     result = _result(chosen, others, decision, progress, fine.pixel_variance)
     timings = {"cells": binned - begin, "fit": solved - binned, "errors": time.perf_counter() - solved}
-    return replace(result, timings=timings | {"peak_memory_mb": _peak_memory()}), _model_rows(chosen, dataset)
+    return replace(result, timings=timings, peak_memory_mb=_peak_memory()), _model_rows(chosen, dataset)
 
 
 def _result(chosen: Fitted, others: dict[str, Fitted], decision: str, progress: Progress, pixel_variance: float) -> Fit:
@@ -251,17 +252,18 @@ def _model_rows(chosen: Fitted, dataset: Dataset) -> ModelRows:
     x = np.asarray(states_and_slopes(model, dataset.phi, evaluation.u, slopes=False)[0])
 
     def rows(angle: int, start: int, stop: int) -> np.ndarray:
-        early = np.minimum(np.arange(start, stop)[:, None], np.arange(dataset.n)[None, :])
-        late = np.maximum(np.arange(start, stop)[:, None], np.arange(dataset.n)[None, :])
-        h = _decay(model.pair, tuple(state[late] - state[early] for state in x[angle]))
+        h = _rows(model.pair, x[angle], x[angle][:, start:stop], start)
         return evaluation.offset[angle] + evaluation.contrast[angle] * np.asarray(h)
 
     return rows
 
 
 @partial(jax.jit, static_argnums=0)
-def _decay(pair: Pair, difference: tuple[jax.Array, ...]) -> jax.Array:
-    return pair(difference)
+def _rows(pair: Pair, x: jax.Array, some: jax.Array, start: int) -> jax.Array:
+    """h (r, n) of the frames start ... start + r, whose states are ``some`` (m, r), with all frames x (m, n)."""
+    later = jnp.arange(x.shape[1])[None, :] >= start + jnp.arange(some.shape[1])[:, None]
+    difference = x[:, None, :] - some[:, :, None]
+    return pair(tuple(jnp.where(later, d, -d) for d in difference))
 
 
 def _digest(job: "Job", dataset: Dataset) -> str:

@@ -14,7 +14,7 @@ parameters. Tiles (tiles.py) carry the mask as NaN; chunks of tiles go to one th
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -174,6 +174,11 @@ def _blocks(depends: Depends) -> list[slice]:
     return [slice(int(a), int(b)) for a, b in pairwise(ends)]
 
 
+def _pack_slopes(dx: np.ndarray, depends: Depends) -> np.ndarray:
+    """(sum of p_s, n) derivatives that are not zero, state by state, of (m, p, n)."""
+    return np.concatenate([dx[s, np.array(used, dtype=int)] for s, used in enumerate(depends)])
+
+
 def _laplacians(wanted, images, rows, columns, x_early, x_late, depends: Depends) -> jax.Array:
     """(size, size) sum over states s, t of the Laplacian of W d_s d_t between their derivatives."""
     blocks, size = _blocks(depends), _size(depends)
@@ -227,30 +232,49 @@ def _chunk_values(pair: Pair, rows, columns, x) -> jax.Array:
     return jax.vmap(one)(rows, columns)
 
 
-@partial(jax.jit, static_argnames=("pair", "bin_size"))
-def _chunk_scores(pair: Pair, bin_size: int, rows, columns, x, dx, residual) -> jax.Array:
-    """(c, p + 2, TILE/bin, TILE/bin) sums over bins of residual times dh/du, 1 and h. dx: (m, n_pad, p)."""
-    m, size = len(pair.exponential), dx.shape[2]
+@dataclass(frozen=True)
+class WeightedLoss:
+    """A robust loss at its scale: weight of a residual divided by the scale."""
+
+    weight: Robust
+    scale: float
+
+
+@partial(jax.jit, static_argnames=("pair", "depends", "bin_size", "robust"))
+def _chunk_scores(pair: Pair, depends: Depends, bin_size: int, robust: Robust | None, tiles, rows, columns, x, dx, fit) -> jax.Array:
+    """(c, p + 2, TILE/bin, TILE/bin) sums over bins of weighted residual times dh/du, 1 and h.
+
+    dx: (n_pad, sum of p_s), as in _tile_sums. fit: offset, contrast and scale of the loss.
+    """
+    bins = TILE // bin_size
+    binning = jnp.repeat(jnp.eye(bins), bin_size, axis=0)
+
+    def binned(image):
+        return binning.T @ image @ binning
 
     def one(item):
-        row, column, r = item
+        tile, row, column = item
+        offset, contrast, scale = fit
         cut = partial(jax.lax.dynamic_slice_in_dim, slice_size=TILE)
-        difference = tuple(cut(x[s], column * TILE)[None, :] - cut(x[s], row * TILE)[:, None] for s in range(m))
-        h = jnp.where(r != 0, pair(difference), 0.0)
-
-        def binned(image):
-            return image.reshape(TILE // bin_size, bin_size, -1, bin_size).sum(axis=(1, 3))
-
-        slope = jnp.zeros((size, TILE // bin_size, TILE // bin_size))
-        for s in range(m):
+        early, late = row * TILE, column * TILE
+        difference = tuple(cut(state, late)[None, :] - cut(state, early)[:, None] for state in x)
+        used = ~jnp.isnan(tile)
+        h = jnp.where(used, pair(difference), 0.0)
+        r = jnp.where(used, tile.astype(jnp.float64) - offset - contrast * h, 0.0)
+        if robust is not None:
+            r = r * robust(r / scale)
+        slope = jnp.zeros((_size(depends), bins, bins))
+        for s, block in enumerate(_blocks(depends)):
             tangent = tuple(jnp.ones_like(d) if k == s else jnp.zeros_like(d) for k, d in enumerate(difference))
-            partial_h = jnp.where(r != 0, jax.jvp(pair, (difference,), (tangent,))[1], 0.0) * r
-            late, early = cut(dx[s], column * TILE), cut(dx[s], row * TILE)
-            slope = slope + jax.vmap(lambda a, b, w=partial_h: binned(w * (b[None, :] - a[:, None])), (1, 1))(early, late)
+            weighted = jnp.where(used, jax.jvp(pair, (difference,), (tangent,))[1], 0.0) * r
+            # Sums over bins of w (X_j - X_i), as two products for all parameters of the state at once.
+            on_columns = jnp.einsum("bj,jp,jc->bpc", binning.T @ weighted, cut(dx, late)[:, block], binning)
+            on_rows = jnp.einsum("ib,ip,ic->bpc", binning, cut(dx, early)[:, block], weighted @ binning)
+            slope = slope.at[np.array(depends[s], dtype=int)].add((on_columns - on_rows).transpose(1, 0, 2))
         return jnp.concatenate([slope, binned(r)[None], binned(r * h)[None]])
 
     # One tile after the other: side by side their images would leave the cache.
-    return jax.lax.map(one, (rows, columns, residual))
+    return jax.lax.map(one, (tiles, rows, columns))
 
 
 class PixelSums:
@@ -281,10 +305,10 @@ class PixelSums:
         """Sums of ``pair`` at states x (P, m, n) with derivatives dx (P, m, p, n); dx is not read at order 0."""
         if order == 0:
             depends = ((),) * len(depends)
-        packed = [dx[:, s, list(used)] for s, used in enumerate(depends)]
+        packed = np.array([_pack_slopes(slope, depends) for slope in dx])
         padding = [(0, 0)] * (x.ndim - 1) + [(0, self.width - x.shape[-1])]
         states = np.pad(x, padding, mode="edge")
-        slopes = np.pad(np.concatenate(packed, axis=1), padding, mode="edge").transpose(0, 2, 1)
+        slopes = np.pad(packed, padding, mode="edge").transpose(0, 2, 1)
         previous = None if reweighting is None else np.pad(reweighting.x, padding, mode="edge")
         robust = None if reweighting is None else reweighting.weight
 
@@ -316,26 +340,35 @@ class PixelSums:
             yield rows, columns, tiles.astype(np.float64), np.asarray(_chunk_values(pair, rows, columns, states))
 
     def score_images(
-        self, pair: Pair, x: np.ndarray, dx: np.ndarray, angle: int, residual: Callable[[np.ndarray, np.ndarray], np.ndarray], bin_size: int
+        self,
+        pair: Pair,
+        depends: Depends,
+        x: np.ndarray,
+        dx: np.ndarray,
+        angle: int,
+        fit: tuple[float, float],
+        loss: WeightedLoss | None,
+        bin_size: int,
     ) -> np.ndarray:
         """Score images of one map, for errors from residuals.
 
         Args:
-            x: (m, n) states and dx: (m, p, n) their derivatives.
-            residual: function of c2 and h that gives the weighted residual of pixels.
+            x: (m, n) states and dx: (m, p, n) their derivatives. fit: offset and contrast. loss: None for least squares.
             bin_size: frames summed into one row and one column, a power of two up to TILE.
 
         Returns:
             (p + 2, b, b), symmetric: the weighted residual times dh/du, times 1, and times h; 0 where not used.
         """
-        padding = [(0, 0), (0, 0), (0, self.width - x.shape[-1])]
-        states, slopes = np.pad(x, padding[1:], mode="edge"), np.pad(dx, padding, mode="edge").transpose(0, 2, 1)
+        padding = [(0, 0), (0, self.width - x.shape[-1])]
+        states = np.pad(x, padding, mode="edge")
+        slopes = np.pad(_pack_slopes(dx, depends), padding, mode="edge").T
         step, bins = TILE // bin_size, self.width // bin_size
         image = np.zeros((dx.shape[1] + 2, bins, bins))
-        for rows, columns, c2, h in self.values(pair, x, angle):
-            weighted = np.where(np.isfinite(c2), residual(c2, h), 0.0)
-            parts = np.asarray(_chunk_scores(pair, bin_size, rows, columns, states, slopes, weighted))
-            for part, row, column in zip(parts, rows, columns, strict=True):
+        robust, scale = (None, 1.0) if loss is None else (loss.weight, loss.scale)
+        for start in range(0, len(self.rows), self.length):
+            tiles, rows, columns = self._chunk(self.tiles, angle, start)
+            parts = _chunk_scores(pair, depends, bin_size, robust, tiles, rows, columns, states, slopes, (*fit, scale))
+            for part, row, column in zip(np.asarray(parts), rows, columns, strict=True):
                 image[:, row * step : (row + 1) * step, column * step : (column + 1) * step] += part
         return image + image.transpose(0, 2, 1)
 

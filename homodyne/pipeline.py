@@ -31,7 +31,7 @@ def run(job: Job, folder: Path) -> Fit | None:
     fit, model_rows = fit_dataset(job, dataset, folder)
     save_run(folder, job=job, dataset=dataset, fit=fit, model_rows=model_rows)
     job.report.write(folder)
-    _say(summary(fit, dataset.truth))
+    _say(summary(fit, None if dataset.truth is None else dataset.truth.comparable(fit.shear_kernel)))
     log.info("Run folder: %s", folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
     return fit
 

@@ -17,7 +17,7 @@ import numpy as np
 from .cells import Cells, CellSums
 from .data import Dataset
 from .mode.base import Model
-from .pairsums import LEVEL, Order, PairSums, PixelSums, Reweighting, Robust
+from .pairsums import LEVEL, Order, PairSums, PixelSums, Reweighting, WeightedLoss
 from .per_angle_scaling.base import Design
 from .projection import Projection, project
 
@@ -33,14 +33,6 @@ def states_and_slopes(model: Model, phi: jax.Array, u: jax.Array, slopes: bool) 
     if not slopes:
         return x, jnp.zeros((*x.shape[:2], 0, x.shape[2]))
     return x, jnp.moveaxis(jax.jacfwd(states)(u), -1, 2)
-
-
-@dataclass(frozen=True)
-class WeightedLoss:
-    """A robust loss at its scale: weight of a residual divided by the scale."""
-
-    weight: Robust
-    scale: float
 
 
 @jax.jit
@@ -81,10 +73,6 @@ class PixelSource:
                 residual = c2 - (fit.offset[angle] + fit.contrast[angle] * h)
                 yield residual[np.isfinite(residual)]
 
-    def values(self, model: Model, x: np.ndarray, angle: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-        """See ``PixelSums.values``."""
-        return self._kernel.values(model.pair, x, angle)
-
     def scores[R](
         self, model: Model, fit: "Evaluation", bin_size: int, loss: "WeightedLoss | None", reduce: Callable[[np.ndarray], R]
     ) -> list[R]:
@@ -96,11 +84,8 @@ class PixelSource:
         x, dx = (np.asarray(part) for part in states_and_slopes(model, self.dataset.phi, fit.u, slopes=True))
 
         def reduced(angle: int) -> R:
-            def residual(c2: np.ndarray, h: np.ndarray) -> np.ndarray:
-                r = c2 - (fit.offset[angle] + fit.contrast[angle] * h)
-                return r if loss is None else r * np.asarray(loss.weight(r / loss.scale))
-
-            image = self._kernel.score_images(model.pair, x[angle], dx[angle], angle, residual, bin_size)
+            scaling = float(fit.offset[angle]), float(fit.contrast[angle])
+            image = self._kernel.score_images(model.pair, model.depends, x[angle], dx[angle], angle, scaling, loss, bin_size)
             image[: dx.shape[2]] *= fit.contrast[angle]
             return reduce(image)
 
@@ -143,6 +128,8 @@ class Evaluation:
     contrast: np.ndarray
     offset: np.ndarray
     projection: Projection
+    decay: np.ndarray
+    """(P,) weighted mean of h over the used pairs."""
 
     @property
     def finite(self) -> bool:
@@ -170,8 +157,9 @@ class Problem:
     def evaluate(self, u: np.ndarray, order: Order = 2) -> Evaluation:
         """One pass over the source."""
         u = np.asarray(u, dtype=np.float64)
-        projection = project(self.source.sums(self.model, u, order), self.design)
-        return Evaluation(u, float(projection.chi2), projection.contrast, projection.offset + LEVEL, projection)
+        sums = self.source.sums(self.model, u, order)
+        projection = project(sums, self.design)
+        return Evaluation(u, float(projection.chi2), projection.contrast, projection.offset + LEVEL, projection, sums.h / sums.w)
 
     def with_model(self, model: Model) -> "Problem":
         return replace(self, model=model)

@@ -81,12 +81,13 @@ def document(*, seed: int, hardware: Mapping[str, Any], dataset: Dataset, fit: F
         "minima": [asdict(minimum) for minimum in fit.minima],
         "history": [asdict(iteration) for iteration in fit.history],
         "data": _data(dataset),
-        "truth": dataset.truth,
+        "truth": None if dataset.truth is None else dataset.truth.comparable(fit.shear_kernel),
         "maps": FULL_TEXT if len(dataset.phi) * dataset.n**2 <= FULL_LIMIT else RECOMPUTE_TEXT,
         "seed": seed,
         "versions": {"homodyne": __version__, "python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "hardware": dict(hardware),
         "timings": fit.timings,
+        "peak_memory_mb": fit.peak_memory_mb,
     }
 
 
@@ -157,6 +158,7 @@ def read_fit(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> F
         solution_covariance=arrays["solution_covariance"],
         alternatives={name: numbers(values) for name, values in document["alternatives"].items()},
         timings=numbers(document["timings"]),
+        peak_memory_mb=number(document["peak_memory_mb"]),
     )
 
 

@@ -125,7 +125,9 @@ class Fit:
     solution_covariance: np.ndarray
     alternatives: dict[str, dict[str, float]] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
-    """Seconds of each stage, and peak memory in MB under ``peak_memory_mb``."""
+    """Seconds of each stage."""
+    peak_memory_mb: float = float("nan")
+    """Largest resident memory of the process up to the end of the fit."""
 
     @property
     def success(self) -> bool:

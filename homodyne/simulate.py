@@ -9,6 +9,7 @@ the frames that are used lie at dt, 2 dt, ... as in the Dataset. The filler repe
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .data import aps_legacy, aps_u, npz, nxxpcs
-from .data.dataset import Dataset, Provenance
+from .data.dataset import Dataset, Provenance, Truth
 from .data.hdf5 import TRUTH
 from .physics import two_time
 from .tiles import TILE, pack, tile_count
@@ -52,7 +53,7 @@ def simulate(
         diagonal_excess: added to the diagonal, where shot noise is in measured maps.
 
     Returns:
-        A float64 Dataset whose ``truth`` is ``parameters``.
+        A float64 Dataset whose ``truth`` holds ``parameters``.
 
     Raises:
         ValueError: a name is missing or unknown, or an argument is out of range.
@@ -81,7 +82,7 @@ def simulate(
         pixels=unknown,
         counts=unknown,
         provenance=Provenance("simulated", "simulated", (note,)),
-        truth={name: float(value) for name, value in parameters.items()},
+        truth=Truth({name: float(value) for name, value in parameters.items()}, "none" if mode == "static" else shear_kernel),
     )
 
 
@@ -104,7 +105,7 @@ def write(dataset: Dataset, path: str | os.PathLike[str], layout: str, *, detail
         raise ValueError(f"layout is {layout!r}; accepted: {', '.join(LAYOUTS)}")
     if abs(dataset.t[0] - dataset.dt) > 1e-6 * dataset.dt:
         raise ValueError(f"the first frame is at {dataset.t[0]:g} s; files are written for a first frame at dt = {dataset.dt:g} s")
-    truth = None if dataset.truth is None else json.dumps({**(details or {}), "parameters": dataset.truth})
+    truth = None if dataset.truth is None else json.dumps({**(details or {}), **asdict(dataset.truth)})
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")

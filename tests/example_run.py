@@ -128,7 +128,8 @@ def example_fit(dataset: Dataset) -> Fit:
         solution=np.array([10.1, 8.2, -0.57]),
         solution_covariance=np.diag([1e-4, 1e-4, np.nan]),
         alternatives={"averaged": dict(truth)},
-        timings={"read": 0.2, "search": 1.5, "peak_memory_mb": 812.0},
+        timings={"read": 0.2, "search": 1.5},
+        peak_memory_mb=812.0,
     )
 
 

@@ -36,7 +36,7 @@ def times(n: int, dt: float = DT) -> np.ndarray:
     return dt * np.arange(1, n + 1)
 
 
-def measured(maps: np.ndarray, phi, *, q: float = Q, gap: float = GAP, dt: float = DT, truth: dict[str, float] | None = None) -> Dataset:
+def measured(maps: np.ndarray, phi, *, q: float = Q, gap: float = GAP, dt: float = DT) -> Dataset:
     """A Dataset of dense maps (P, n, n); NaN = not used."""
     count, n = maps.shape[:2]
     unknown = np.full((count, n), np.nan)
@@ -51,7 +51,6 @@ def measured(maps: np.ndarray, phi, *, q: float = Q, gap: float = GAP, dt: float
         pixels=unknown[:, 0],
         counts=unknown[:, 0],
         provenance=Provenance("simulated", "memory"),
-        truth=truth,
     )
 
 
@@ -70,7 +69,7 @@ def noise_like(maps: np.ndarray, sigma: float, seed: int) -> np.ndarray:
 def simulated(truth, phi=PHI, n: int = 60, *, sigma=SIGMA, seed=0, q=Q, gap=GAP, dt=DT, **settings) -> Dataset:
     """A Dataset with independent Gaussian noise; settings as in ``exact_maps``."""
     maps = exact_maps(truth, phi, n, q=q, gap=gap, dt=dt, **settings)
-    return measured(maps + noise_like(maps, sigma, seed), phi, q=q, gap=gap, dt=dt, truth=truth)
+    return measured(maps + noise_like(maps, sigma, seed), phi, q=q, gap=gap, dt=dt)
 
 
 def parameters(**settings: dict[str, object]) -> dict[str, dict[str, object]]:

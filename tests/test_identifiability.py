@@ -69,7 +69,8 @@ def test_constant_rate_in_words_is_the_rate():
 
 @cache
 def two_angles(first: float, second: float):
-    return fitted(simulated(LAMINAR, (first, second), 60, sigma=0.005, seed=2))
+    """Five maps at two angles."""
+    return fitted(simulated(LAMINAR, (first, second, first, second, first), 60, sigma=0.005, seed=2))
 
 
 def test_collinear_angles_determine_only_the_product_of_shear_and_cosine():
@@ -81,7 +82,9 @@ def test_collinear_angles_determine_only_the_product_of_shear_and_cosine():
         assert np.isnan(fit.parameters[name].error), name
     t = fit.curves["gamma_dot"].t
     product = fit.curves["gamma_dot"].value * abs(np.cos(np.deg2rad(fit.parameters["phi0"].value - 10.0)))
-    truth = (LAMINAR["gamma_dot_t0"] * t ** LAMINAR["beta"] + LAMINAR["gamma_dot_t_offset"]) * abs(np.cos(np.deg2rad(LAMINAR["phi0"] - 10.0)))
+    truth = (LAMINAR["gamma_dot_t0"] * t ** LAMINAR["beta"] + LAMINAR["gamma_dot_t_offset"]) * abs(
+        np.cos(np.deg2rad(LAMINAR["phi0"] - 10.0))
+    )
     np.testing.assert_allclose(product[5:], truth[5:], rtol=0.05)
 
 
@@ -89,7 +92,7 @@ def test_two_directions_report_the_mirror_solution_and_it_has_equal_chi2():
     fit = two_angles(0.0, 60.0)
     text = next(statement for statement in fit.statements if "mirror" in statement)
     phi0, factor = float(text.partition("phi0 = ")[2].split()[0]), float(text.rpartition("times ")[2])
-    made = problem(simulated(LAMINAR, (0.0, 60.0), 60, sigma=0.005, seed=2))
+    made = problem(simulated(LAMINAR, (0.0, 60.0, 0.0, 60.0, 0.0), 60, sigma=0.005, seed=2))
     here, there = fit.solution.copy(), fit.solution.copy()
     first = fit.coordinates.index("ln rate[gamma_dot_t0] at first time")
     there[first : first + 2] += np.log(factor)

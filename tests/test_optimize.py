@@ -16,7 +16,7 @@ from .factory import GAP, LAMINAR, PHI, Q, exact_maps, fitted, job, measured, no
 def data():
     maps = exact_maps(LAMINAR) + noise_like(exact_maps(LAMINAR), 0.01, 21)
     maps[1, 30] = maps[1, :, 30] = np.nan
-    return measured(maps, PHI, truth=LAMINAR)
+    return measured(maps, PHI)
 
 
 @cache
@@ -38,7 +38,7 @@ def test_chi2_is_in_units_of_the_pixel_noise_and_sigma_is_the_noise():
     assert fit().reduced_chi2 == pytest.approx(1.0, abs=0.05)
     assert fit().sigma == pytest.approx(0.01, rel=0.03)
     made = problem(data())
-    assert made.evaluate(fit().solution).chi2 / fit().dof == pytest.approx(fit().sigma**2, rel=1e-12)
+    assert made.evaluate(fit().solution).chi2 / fit().dof == pytest.approx(fit().sigma ** 2, rel=1e-12)
 
 
 def test_rows_of_the_fitted_map_are_the_maps_of_the_fitted_parameters():

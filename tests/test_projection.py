@@ -1,5 +1,6 @@
 """Contrast and offset projected out equal dense least squares over everything, with and without active bounds."""
 
+from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 
@@ -67,7 +68,7 @@ def dense_model():
 def dense(made: Problem) -> SimpleNamespace:
     """The whole linear problem, prior rows included: residual target - columns beta, and where every angle's value must be."""
     design = made.design
-    h, jacobian, c2, used = dense_model()
+    h, _, c2, used = dense_model()
     columns = linear_columns(design)
     rows, targets = [], []
     for k in range(len(h)):
@@ -88,6 +89,13 @@ def dense(made: Problem) -> SimpleNamespace:
     base = np.concatenate([design.constant[:, 0], design.constant[:, 1]])
     low, high = (np.repeat(bound, len(h)) for bound in (design.lower, design.upper))
     return SimpleNamespace(matrix=matrix, target=target, expand=expand, base=base, low=low, high=high)
+
+
+def physical_columns(found, system: SimpleNamespace) -> np.ndarray:
+    """Derivatives of the rows of ``dense`` with respect to u."""
+    _, jacobian, _, used = dense_model()
+    rows = [contrast * j[mask] for contrast, j, mask in zip(found.contrast, jacobian, used, strict=True)]
+    return np.vstack([*rows, np.zeros((system.expand.shape[1], 7))])
 
 
 def solve(system: SimpleNamespace) -> np.ndarray:
@@ -155,8 +163,7 @@ def test_hessian_equals_the_schur_complement_of_the_dense_matrix(name, tight):
     """Coefficients may move only where no active bound holds them."""
     made = problem(name, tight)
     found, system = made.evaluate(point()), dense(made)
-    _, jacobian, _, used = dense_model()
-    physical = np.vstack([*(c * j[m] for c, j, m in zip(found.contrast, jacobian, used, strict=True)), np.zeros((system.expand.shape[1], 7))])
+    physical = physical_columns(found, system)
     values = np.concatenate([found.offset, found.contrast])
     active = np.isclose(values, system.low, atol=1e-8) | np.isclose(values, system.high, atol=1e-8)
     free = null_space(system.expand[active]) if active.any() and system.matrix.shape[1] else np.eye(system.matrix.shape[1])
@@ -164,15 +171,15 @@ def test_hessian_equals_the_schur_complement_of_the_dense_matrix(name, tight):
     projected = physical - linear @ np.linalg.lstsq(linear, physical)[0]
     expected = projected.T @ projected
     scale = np.sqrt(np.diagonal(expected))
-    np.testing.assert_allclose(found.hessian / np.outer(scale, scale), expected / np.outer(scale, scale), atol=1e-8 if name == "fourier" else 1e-10)
+    unit = np.outer(scale, scale)
+    np.testing.assert_allclose(found.hessian / unit, expected / unit, atol=1e-8 if name == "fourier" else 1e-10)
 
 
 @pytest.mark.parametrize("name", SCALINGS)
 def test_full_covariance_equals_the_inverse_of_the_dense_normal_matrix(name):
     made = problem(name, False)
     found, system = made.evaluate(point()), dense(made)
-    _, jacobian, _, used = dense_model()
-    physical = np.vstack([*(c * j[m] for c, j, m in zip(found.contrast, jacobian, used, strict=True)), np.zeros((system.expand.shape[1], 7))])
+    physical = physical_columns(found, system)
     whole = np.hstack([physical, system.matrix])
     scale = np.linalg.norm(whole, axis=0)
     expected = np.linalg.inv((whole / scale).T @ (whole / scale))
@@ -219,8 +226,9 @@ def test_an_angle_without_used_pairs_changes_nothing(name):
 
 
 def one_angle(made: Problem, angle: int):
-    design = made.design
-    return type(design)(**(vars(design) | {"members": np.zeros((1, 1), int), "matrix": design.matrix[[angle]], "constant": design.constant[[angle]], "precision": design.precision[[angle]]}))
+    """The individual design of one angle alone."""
+    kept = {name: getattr(made.design, name)[[angle]] for name in ("matrix", "constant", "precision")}
+    return replace(made.design, members=np.zeros((1, 1), dtype=int), **kept)
 
 
 @pytest.mark.parametrize("name", ["averaged", "individual"])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import DataError
+from .dataset import Truth
 
 # A map of this many frames is 17 GB in float32; a larger shape is a damaged header or another kind of data.
 MOST_FRAMES = 65536
@@ -35,7 +36,7 @@ class Contents:
         pixels: (M,) detector pixels of each map, or None.
         counts: (M,) mean photons per pixel and frame, or None.
         notes: what the layout found, one sentence each.
-        truth: parameters by name if the file is a simulation.
+        truth: if the file is a simulation.
     """
 
     path: str
@@ -53,7 +54,7 @@ class Contents:
     pixels: np.ndarray | None = None
     counts: np.ndarray | None = None
     notes: tuple[str, ...] = ()
-    truth: dict[str, float] | None = None
+    truth: Truth | None = None
 
 
 def check_maps(path: str, names: Sequence[str], shapes: Sequence[tuple[int, ...]], dtypes: Iterable[np.dtype]) -> tuple[int, np.dtype]:

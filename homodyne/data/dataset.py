@@ -21,6 +21,18 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Truth:
+    """What simulated maps were made from: parameters by name, and the shear kernel (``none`` without shear)."""
+
+    parameters: dict[str, float]
+    shear_kernel: str
+
+    def comparable(self, shear_kernel: str) -> dict[str, float] | None:
+        """The parameters, if they mean the same in a fit with this shear kernel."""
+        return self.parameters if shear_kernel == self.shear_kernel else None
+
+
+@dataclass(frozen=True)
 class Dataset:
     """The two-time maps of one wavevector.
 
@@ -35,7 +47,7 @@ class Dataset:
         diagonal: (P, n) raw diagonal c2(i, i) as stored; NaN where unknown.
         pixels: (P,) detector pixels averaged in each map; NaN where unknown.
         counts: (P,) or (P, n) mean photons per pixel and frame; NaN where unknown.
-        truth: parameters by name when the maps were simulated, else None.
+        truth: of simulated maps, else None.
     """
 
     tiles: np.ndarray
@@ -48,7 +60,7 @@ class Dataset:
     pixels: np.ndarray
     counts: np.ndarray
     provenance: Provenance
-    truth: dict[str, float] | None = field(default=None)
+    truth: Truth | None = field(default=None)
 
     def __post_init__(self) -> None:
         n, count = len(self.t), len(self.phi)

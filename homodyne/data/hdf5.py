@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import DataError
 from .contents import natural_order
+from .dataset import Truth
 
 TRUTH = "homodyne_truth"
 """Group of a simulated file; its attribute of the same name is a JSON object with the entry ``parameters``."""
@@ -106,16 +107,17 @@ def row_reader(maps: Sequence[h5py.Dataset]) -> Callable[[int, int, int], np.nda
     return read
 
 
-def truth(file: h5py.Group) -> dict[str, float] | None:
-    """Parameters of a simulated file, by name."""
+def truth(file: h5py.Group) -> Truth | None:
+    """Truth of a simulated file."""
     if TRUTH not in file:
         return None
-    return parameters_of(texts(file[TRUTH].attrs[TRUTH])[0])
+    return truth_of(texts(file[TRUTH].attrs[TRUTH])[0])
 
 
-def parameters_of(text: str) -> dict[str, float]:
-    """The parameters in the truth of a simulation, as ``simulate.write`` stores it."""
-    return {str(name): float(value) for name, value in json.loads(text)["parameters"].items()}
+def truth_of(text: str) -> Truth:
+    """The truth of a simulation, as ``simulate.write`` stores it."""
+    stored = json.loads(text)
+    return Truth({str(name): float(value) for name, value in stored["parameters"].items()}, str(stored["shear_kernel"]))
 
 
 def pixels_of_regions(regions: np.ndarray, labels: np.ndarray) -> np.ndarray:

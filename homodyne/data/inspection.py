@@ -23,7 +23,7 @@ def describe(contents: Contents) -> str:
     if contents.counts is not None:
         lines.append(("counts", f"{np.nanmin(contents.counts):.3g} to {np.nanmax(contents.counts):.3g} photons per pixel and frame"))
     if contents.truth is not None:
-        lines.append(("truth", ", ".join(f"{name} {value:g}" for name, value in contents.truth.items())))
+        lines.append(("truth", ", ".join(f"{name} {value:g}" for name, value in contents.truth.parameters.items())))
     lines += [("note", note) for note in contents.notes]
     return "\n".join([*(f"{name:<10} {text}" for name, text in lines), *_angles_by_q(contents)])
 

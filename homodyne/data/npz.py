@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import DataError
 from .base import AbstractFile
 from .contents import Contents, check_maps
-from .hdf5 import TRUTH, parameters_of
+from .hdf5 import TRUTH, truth_of
 
 NAMES = {"maps": "c2_exp", "t1": "t1", "t2": "t2", "phi": "phi_angles_list", "q": "wavevector_q_list"}
 METADATA = "cache_metadata_json"
@@ -132,7 +132,7 @@ def _contents(file: zipfile.ZipFile, path: str) -> Contents:
     notes = []
     if METADATA in array_names(file):
         notes.append(f"cache metadata: {small_array(file, path, METADATA)}; frames are counted within the cache")
-    truth = parameters_of(str(small_array(file, path, TRUTH))) if TRUTH in array_names(file) else None
+    truth = truth_of(str(small_array(file, path, TRUTH))) if TRUTH in array_names(file) else None
     return Contents(
         path=path,
         layout="npz",

@@ -68,9 +68,12 @@ def read_maps(contents: Contents, chosen: np.ndarray, rules: Rules) -> Maps:
         kind, alive, values[:] = _pack_map(contents, int(index), rules.frames, packed)
         lost = ~alive & ~rules.bad
         used = alive & ~rules.bad
-        if not _mask(packed, usable, used, where, rules):
+        masked = _mask(packed, usable, used, where, rules)
+        if masked is None:
             notes.append(_dead_map(where, rules))
             continue
+        if masked:
+            notes.append(f"{where}: {masked} values that are not finite are masked (data.nonfinite=mask)")
         if lost.any():
             dead.setdefault(tuple(np.flatnonzero(lost) + rules.frames.start + 1), []).append(contents.names[index])
         if diagonal_is_replaced(packed, values):
@@ -176,8 +179,8 @@ def _first_difference(values: np.ndarray, tiles: np.ndarray, stripe: int, n: int
     return (int(found[0, 0]) + stripe * TILE, int(found[0, 1])) if len(found) else None
 
 
-def _mask(tiles: np.ndarray, usable: np.ndarray, used: np.ndarray, where: str, rules: Rules) -> bool:
-    """Set everything that is not used to NaN, by the rules; returns whether any pair is left."""
+def _mask(tiles: np.ndarray, usable: np.ndarray, used: np.ndarray, where: str, rules: Rules) -> int | None:
+    """Set everything that is not used to NaN, by the rules; returns how many non-finite values that hit, None if no pair is left."""
     n = len(used)
     i, j = _frames(n)
     padded = np.append(used, np.zeros(-n % TILE, dtype=bool))
@@ -186,7 +189,7 @@ def _mask(tiles: np.ndarray, usable: np.ndarray, used: np.ndarray, where: str, r
     missing = wanted & ~finite
     count = int(np.count_nonzero(missing))
     if not np.any(wanted & finite):
-        return False
+        return None
     if count and rules.nonfinite == "error":
         tile, row, column = np.argwhere(missing)[0]
         first = (int(i[tile, row]) + rules.frames.start + 1, int(j[tile, column]) + rules.frames.start + 1)
@@ -195,7 +198,7 @@ def _mask(tiles: np.ndarray, usable: np.ndarray, used: np.ndarray, where: str, r
             "data.bad_frames, data.mask, or data.nonfinite=mask"
         )
     tiles[~(wanted & finite)] = np.nan
-    return True
+    return count
 
 
 def _dead_map(where: str, rules: Rules) -> str:

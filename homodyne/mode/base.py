@@ -6,11 +6,12 @@ the times of one Dataset). docs/mode.md shows one.
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 import jax
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from ..option import Option
 from ..pairsums import Depends, Pair
@@ -168,12 +169,17 @@ class AbstractMode(Option):
     def names(cls) -> tuple[str, ...]:
         """Names of the physical parameters, in order."""
 
-    @model_validator(mode="after")
-    def _check_names(self) -> "AbstractMode":
-        if set(self.parameters) != set(self.names()):
-            unknown, missing = set(self.parameters) - set(self.names()), set(self.names()) - set(self.parameters)
-            raise ValueError(f"parameters: unknown {sorted(unknown)}, missing {sorted(missing)}; accepted: {', '.join(self.names())}")
-        return self
+    @field_validator("parameters", mode="before")
+    @classmethod
+    def _check_names(cls, parameters: Any) -> Any:
+        names = cls.names()
+        for name in parameters if isinstance(parameters, Mapping) else ():
+            if name not in names:
+                raise PydanticCustomError("unknown_name", "{name}", {"name": name, "names": names})
+        if isinstance(parameters, Mapping) and set(parameters) != set(names):
+            missing = [name for name in names if name not in parameters]
+            raise ValueError(f"{', '.join(missing)} missing; accepted: {', '.join(names)}")
+        return parameters
 
     def start(self) -> dict[str, float] | None:
         """The user's start values with fixed ones in place, or None when not all are given."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..option import Option
-from ..problem import Evaluation, Information, PixelSource, Problem, WeightedLoss
+from ..pairsums import WeightedLoss
+from ..problem import Evaluation, Information, PixelSource, Problem
 
 
 @dataclass(frozen=True)

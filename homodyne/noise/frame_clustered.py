@@ -17,7 +17,6 @@ import numpy as np
 from pydantic import Field
 from scipy.ndimage import uniform_filter1d
 
-from ..problem import states_and_slopes
 from ..tiles import TILE
 from .base import AbstractNoise, Minimised, Noise
 
@@ -57,15 +56,9 @@ class FrameClustered(AbstractNoise):
         return Noise(np.outer(stretch, stretch) * first, text)
 
     def _frames(self, minimum: Minimised) -> float:
-        """Half-width of the kernel, frames: ``width`` times the mean over frames and angles of the two-sided row sum of h."""
-        dataset, model = minimum.source.dataset, minimum.problem.model
-        x = np.asarray(states_and_slopes(model, dataset.phi, minimum.evaluation.u, slopes=False)[0])
-        total = sum(
-            float(np.sum(h[np.isfinite(c2)])) for angle in range(len(x)) for _, _, c2, h in minimum.source.values(model, x[angle], angle)
-        )
-        frames = (dataset.n - 1) * dataset.n / 2 / max(float(np.mean(dataset.pairs)), 1.0)
-        row_sum = 2 * total / len(x) * frames / dataset.n
-        return float(np.clip(self.width * (1 + row_sum), 1.0, dataset.n / 3))
+        """Half-width of the kernel, frames: ``width`` times 1 + the mean two-sided row sum of h."""
+        n = minimum.source.dataset.n
+        return float(np.clip(self.width * (1 + float(np.mean(minimum.evaluation.decay)) * (n - 1)), 1.0, n / 3))
 
     @staticmethod
     def _bin_size(n: int, width: float) -> int:

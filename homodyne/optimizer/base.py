@@ -14,7 +14,8 @@ from pydantic import Field
 
 from ..mode.base import AbstractMode
 from ..option import Option
-from ..problem import CellSource, Evaluation, PixelSource, Problem, WeightedLoss, invert, user_parameters
+from ..pairsums import WeightedLoss
+from ..problem import CellSource, Evaluation, PixelSource, Problem, invert, user_parameters
 from ..results import Minimum, Outcome
 from .loss import LOSSES, efficiency, median_scale
 from .progress import FitInterrupted, Progress, State

@@ -1,5 +1,6 @@
 """optimizer=nlsq_cmaes: CMA-ES on the projected cost of averaged cells, then trust-region fits on all pixels."""
 
+import logging
 from typing import Annotated
 
 import numpy as np
@@ -8,6 +9,8 @@ from pydantic import Field
 
 from .base import AbstractOptimizer, Task
 from .search import Found, Search
+
+log = logging.getLogger("homodyne")
 
 
 class NlsqCmaes(AbstractOptimizer):
@@ -26,6 +29,8 @@ class NlsqCmaes(AbstractOptimizer):
         for restart in range(self.restarts):
             task.progress.check()
             search.fit([self._run(search, task, task.seed + restart)])
+            best = search.minima[0].chi2 if search.minima else np.inf
+            log.info("CMA-ES run %d of %d: best chi2 on cells %.6g", restart + 1, self.restarts, best)
         return search.minima, {"cell_passes": float(search.passes), "cell_excess": search.excess, "reached": float(search.hits)}
 
     def _run(self, search: Search, task: Task, seed: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """optimizer=nlsq_multistart: Latin hypercube screened by chi2 over all pixels, the best fitted on all pixels."""
 
+import logging
 from typing import Annotated
 
 import numpy as np
@@ -7,6 +8,8 @@ from pydantic import Field
 
 from .base import AbstractOptimizer, Task
 from .search import Found
+
+log = logging.getLogger("homodyne")
 
 
 class NlsqMultistart(AbstractOptimizer):
@@ -19,8 +22,10 @@ class NlsqMultistart(AbstractOptimizer):
         if task.user_start is not None:
             points.insert(0, task.user_start)
         found = []
-        for u in points:
+        for count, u in enumerate(points):
             task.progress.check()
+            if count % 50 == 0:
+                log.info("screening %d of %d start points on all pixels", count, len(points))
             if task.problem.model.allowed(u):
                 found.append(Found(u, task.problem.evaluate(u, order=0).chi2 / task.pixel_variance))
         finite = sorted((f for f in found if np.isfinite(f.chi2)), key=lambda f: f.chi2)

@@ -58,6 +58,8 @@ class Progress:
     def __init__(self, folder: Path | None, digest: str, pixel_variance: float, resume: bool = False) -> None:
         self.digest, self.pixel_variance = digest, pixel_variance
         self.path = None if folder is None else folder / CHECKPOINT
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
         self.history: list[Iteration] = []
         self.states: dict[str, State] = {}
         self.begin = time.perf_counter()

@@ -4,6 +4,7 @@ Recipe, ranges and measured success: docs/optimizer.md. Points of a Latin hyperc
 are fitted on the cells; batches go on until the best minimum has been reached several times.
 """
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from ..mode.base import Model
 from ..problem import CellSource, Problem
 from ..projection import project
 from .trust_region import Tolerances, minimise
+
+log = logging.getLogger("homodyne")
 
 SHAPE_EXPONENTS = (-1.5, -0.5, 0.5, 1.5)
 
@@ -86,6 +89,9 @@ class Search:
         while True:
             batch += 1
             self.fit([*starts, *self._screened(rng)])
+            best = self.minima[0].chi2 if self.minima else np.inf
+            text = "search %d on %d cells: best chi2 %.6g, reached by %d fits, %d passes"
+            log.info(text, batch, self.cells.used, best, self.hits, self.passes)
             starts = []
             hits = self.hits
             settled = (hits >= settings.hits and self.excess < 4) or hits >= settings.sure_hits

@@ -32,7 +32,9 @@ def test_phi0_is_reported_within_90_degrees_of_the_start_or_of_zero():
         u = free.coordinates_of(LAMINAR | {"phi0": phi0})
         assert -90 <= free.canonical(u)[-1] <= 90
         assert 80 <= started.canonical(u)[-1] <= 260
-        assert (free.canonical(u)[-1] - phi0) % 180 == pytest.approx(0, abs=1e-9) or (free.canonical(u)[-1] - phi0) % 180 == pytest.approx(180)
+        assert (free.canonical(u)[-1] - phi0) % 180 == pytest.approx(0, abs=1e-9) or (free.canonical(u)[-1] - phi0) % 180 == pytest.approx(
+            180
+        )
 
 
 def test_bounds_on_phi0_are_a_box_and_are_not_wrapped_away():
@@ -53,7 +55,7 @@ def test_starts_cover_a_narrow_range_of_phi0_instead_of_its_ends():
 
 def test_hard_bounds_are_asked_for_only_when_they_are_violated():
     model = bind()
-    free = {name: (-np.inf, np.inf) for name in LAMINAR}
+    free = dict.fromkeys(LAMINAR, (-np.inf, np.inf))
     assert model.hard_bounds(LAMINAR, free | {"D0": (0.0, 1e5)}) is None
     bounded = bind(parameters={"D0": {"bounds": [0.0, 1e4]}}).hard_bounds(LAMINAR, free | {"D0": (0.0, 1e4)})
     assert bounded is not None

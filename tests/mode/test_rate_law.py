@@ -12,11 +12,16 @@ from ..factory import times
 
 T = times(40)
 FREE = (-np.inf, np.inf)
-FORMS = {"two_rate": (None, None, None), "two_rate, exponent fixed": (None, 0.4, None), "power": (None, None, 7.0), "raw": (3.0, None, None)}
+FORMS = {
+    "two_rate": (None, None, None),
+    "two_rate, exponent fixed": (None, 0.4, None),
+    "power": (None, None, 7.0),
+    "raw": (3.0, None, None),
+}
 
 
 def law(fixed=(None, None, None), bounds=(FREE, FREE, FREE)) -> RateLaw:
-    return RateLaw.choose(names=("A", "e", "C"), t=T, scale=1e-3, low=1e-4, high=100.0, fixed=fixed, bounds=bounds)
+    return RateLaw.choose(names=("A", "e", "C"), t=T, scale=1e-3, low=1e-4, high=100.0, fixed=fixed, bounds=bounds, unit="1/s")
 
 
 @pytest.mark.parametrize("form", FORMS)

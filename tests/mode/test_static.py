@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..factory import GAP, Q, STATIC, option, times
+from ..factory import GAP, STATIC, Q, option, times
 
 
 def test_static_states_are_the_integral_of_the_transport_coefficient():

@@ -87,7 +87,11 @@ def correlated(seed: int):
     pairs = int(data.pairs.sum())
     variance = local.evaluation.chi2 / pairs
     return replace(
-        contract.minimum(0), problem=made, evaluation=local.evaluation, information=information(local.evaluation, made), score_variance=variance
+        contract.minimum(0),
+        problem=made,
+        evaluation=local.evaluation,
+        information=information(local.evaluation, made),
+        score_variance=variance,
     )
 
 

@@ -29,7 +29,9 @@ def spoiled():
 
 @cache
 def fit(loss: str, scale: float | None = SIGMA):
-    return fitted(spoiled(), mode="static", per_angle_scaling="averaged", optimizer=option("optimizer", "nlsq", loss=loss, loss_scale=scale))
+    return fitted(
+        spoiled(), mode="static", per_angle_scaling="averaged", optimizer=option("optimizer", "nlsq", loss=loss, loss_scale=scale)
+    )
 
 
 def bias(found) -> float:
@@ -86,7 +88,9 @@ def test_the_minimum_is_that_of_scipy_on_all_pixels(loss):
 def test_weights_are_derivatives_of_scipys_losses(loss):
     """rho'(r)/r of the residual r, and psi' = d(r w)/dr by finite differences."""
     r = np.array([-5.0, -1.5, -0.9, -0.1, 0.1, 0.9, 1.5, 5.0])
-    rho = {"soft_l1": lambda z: 2 * (np.sqrt(1 + z) - 1), "huber": lambda z: np.where(z <= 1, z, 2 * np.sqrt(z) - 1), "cauchy": np.log1p}[loss]
+    rho = {"soft_l1": lambda z: 2 * (np.sqrt(1 + z) - 1), "huber": lambda z: np.where(z <= 1, z, 2 * np.sqrt(z) - 1), "cauchy": np.log1p}[
+        loss
+    ]
     step = 1e-6
     derivative = (rho((r + step) ** 2) - rho((r - step) ** 2)) / (4 * step)
     weight = LOSSES[loss].weight

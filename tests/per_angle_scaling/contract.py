@@ -75,4 +75,3 @@ def assert_bounds_respected_and_reported(name: str) -> None:
     text = " ".join(fit.statements)
     assert "at its bound at angle index " + ", ".join(map(str, np.flatnonzero(touching))) in text
     assert np.all(np.isnan(fit.contrast_error[np.isclose(fit.contrast, 0.14, atol=1e-8)]))
-

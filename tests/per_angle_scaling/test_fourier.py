@@ -29,7 +29,7 @@ def test_the_number_of_coefficients_is_the_golden_one(count):
 
 def test_too_few_angles_are_refused_with_what_would_do():
     data = simulated({"D0": 1e4, "alpha": 0.0, "D_offset": 0.0}, np.linspace(-80, 80, 4), 6)
-    with pytest.raises(DataError, match="order 2 needs at least 5 angles, .* gives 4; lower per_angle_scaling.order"):
+    with pytest.raises(DataError, match=r"order 2 needs at least 5 angles, .* gives 4; lower per_angle_scaling.order"):
         option("per_angle_scaling", "fourier").design(data, 1.0)
 
 

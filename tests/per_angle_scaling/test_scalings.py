@@ -7,7 +7,7 @@ import pytest
 
 from homodyne.errors import ConfigError
 
-from ..factory import LAMINAR, PHI, STATIC, fitted, option, simulated
+from ..factory import LAMINAR, PHI, STATIC, fitted, option, parameters, simulated
 
 SPREAD = 0.15 * np.array([0.9, 1.08, 1.1, 0.92, 1.0])
 
@@ -34,7 +34,9 @@ def test_auto_chooses_averaged_when_angles_are_equal_and_keeps_both_answers(nois
 
 
 def test_auto_is_individual_below_three_angles():
-    fit = fitted(simulated(LAMINAR, (0.0, 60.0), 60, sigma=0.005), per_angle_scaling="auto")
+    start = option("mode", "static", parameters=parameters(**{name: {"start": value} for name, value in STATIC.items()}))
+    single = option("optimizer", "nlsq", start="config", shape_check=False)
+    fit = fitted(simulated(STATIC, (0.0, 80.0), 60), mode=start, optimizer=single, per_angle_scaling="auto")
     assert fit.scaling == "individual"
     assert "2 angles, fewer than 3" in fit.decisions[0]
 
