@@ -7,7 +7,7 @@ name, so it must never share an environment with ours). Every row is printed whe
 
 Model. All three fit offset + contrast exp(-q^2 Int J) sinc(x)^4 (our kernel ``homodyne_v2``) with Int by the trapezoidal rule on the
 frame times t_k = k dt, k = 0 ... N - 1. They differ in frame 0 only: homodyne 2.x and this program do not fit it, xpcsjax does, with
-the power laws taken at dt/2 there. A written file therefore holds in row 0 not the filler of ``simulate.write`` but the map of that
+the power laws taken at dt/2 there. A written file therefore holds in row 0 not the filler of ``simulation.write`` but the map of that
 rule (``physics.two_time`` with a frame at t = 0), with noise. Rows 1 ... N - 1 do not depend on it, so each program fits a file
 that obeys its own equation exactly.
 
@@ -44,7 +44,7 @@ from omegaconf import OmegaConf
 
 from homodyne.data import aps_u
 from homodyne.physics import PARAMETERS, two_time
-from homodyne.simulate import simulate, write
+from homodyne.simulation import simulate, write
 
 Q, GAP, DT, SIGMA, KERNEL = 0.0054, 2.0e6, 0.1, 0.02, "homodyne_v2"
 BRIGHT = 4.0  # added to the diagonal

@@ -8,9 +8,7 @@
 Importing this package imports nothing else: a name brings its module when it is first used.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from .physics import two_time
     from .results import Fit
     from .save import load_run
-    from .simulate import simulate
+    from .simulation import simulate
 
 __version__ = "0.1.0"
 
@@ -38,7 +36,7 @@ _HOME = {
     "load": "config",
     "load_run": "save",
     "option": "config",
-    "simulate": "simulate",
+    "simulate": "simulation",
     "two_time": "physics",
 }
 """Module of each public name."""
@@ -60,17 +58,6 @@ __all__ = [
     "simulate",
     "two_time",
 ]
-
-
-class _Package(ModuleType):
-    """Two functions, ``option`` and ``simulate``, have the name of a module, which its import would put in their place."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from .accepted import describe
 from .errors import ConfigError
 from .groups import GROUPS, KEYS, conf_dir, nearest, options
-from .option import Option
+from .settings import Option
 
 if TYPE_CHECKING:
     from .cmc_backend.base import AbstractCMCBackend

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from homodyne.data.dataset import Dataset, Provenance
+from homodyne.data.dataset import Dataset, Provenance, Truth
 from homodyne.physics import PARAMETERS, SHEAR, TRANSPORT, power_law, two_time
 from homodyne.pictures import ModelRows
 from homodyne.results import Curve, Estimate, Fit, Iteration, Minimum, Outcome
@@ -65,14 +65,14 @@ def example_dataset(*, mode: str = "laminar_flow", n: int = 70, angles: int = 3,
         pixels=np.full(angles, 1000.0),
         counts=np.full(angles, np.nan),
         provenance=Provenance("run12.hdf", "simulated", ("frame 1 was dropped: t = 0", "1 frame is masked at phi = 75")),
-        truth=truth,
+        truth=Truth(truth, "none" if mode == "static" else "gap_average"),
     )
 
 
 def example_fit(dataset: Dataset) -> Fit:
     """Values one error from the truth; D_offset is undetermined and, in laminar flow, gamma_dot_t_offset is fixed."""
-    truth = dataset.truth
-    assert truth is not None
+    assert dataset.truth is not None
+    truth = dataset.truth.parameters
     names, count = tuple(truth), len(dataset.phi)
     laminar = len(names) == 7
     scaling = [f"{word}[{k}]" for word in ("contrast", "offset") for k in range(count)]
@@ -97,7 +97,7 @@ def example_fit(dataset: Dataset) -> Fit:
     dof = pairs - len(names) - 2 * count
     return Fit(
         mode="laminar_flow" if laminar else "static",
-        shear_kernel="gap_average" if laminar else "",
+        shear_kernel="gap_average" if laminar else "none",
         scaling="individual",
         parameters=parameters,
         t_ref=t_ref,

@@ -24,7 +24,7 @@ from homodyne.data import Dataset
 from homodyne.errors import DataError
 from homodyne.mode.base import AbstractMode
 from homodyne.results import Fit
-from homodyne.simulate import simulate, write
+from homodyne.simulation import simulate, write
 
 from . import factory
 from .data import files

@@ -142,14 +142,6 @@ def test_public_names_are_what_the_package_gives() -> None:
         _ = homodyne.two_times  # type: ignore[attr-defined]
 
 
-def test_a_function_with_the_name_of_a_module_stays_a_function() -> None:
-    import homodyne.option
-    import homodyne.simulate
-
-    assert callable(homodyne.option)
-    assert callable(homodyne.simulate)
-
-
 def test_no_file_names_a_place_on_somebodys_machine_or_a_package_index() -> None:
     texts = [ROOT / name for name in ("README.md", "pyproject.toml", "constraints.txt", "Makefile", ".ci/run")]
     for folder in ("homodyne", "conf", "docs", "tests"):

@@ -66,7 +66,8 @@ def test_a_fit_comes_back_unchanged(tmp_path: Path, mode: str) -> None:
     fit = example_fit(dataset)
     run = load_run(saved(tmp_path, fit, dataset))
     assert_same(fit, run.fit)
-    assert (run.q, run.gap, run.truth, run.provenance) == (dataset.q, dataset.gap, dataset.truth, dataset.provenance)
+    assert dataset.truth is not None
+    assert (run.q, run.gap, run.truth, run.provenance) == (dataset.q, dataset.gap, dataset.truth.parameters, dataset.provenance)
     assert run.fingerprint == dataset.fingerprint
     for name in ("phi", "t", "frame"):
         assert_same(getattr(dataset, name), getattr(run, name), name)

@@ -2,7 +2,7 @@
 
 from abc import ABC
 
-from ..option import Option
+from ..settings import Option
 
 
 class AbstractCMCBackend(Option, ABC):

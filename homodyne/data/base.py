@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from ..errors import ConfigError, DataError
-from ..option import Option
+from ..settings import Option
 from . import selection
 from .contents import Contents
 from .dataset import Dataset, Provenance

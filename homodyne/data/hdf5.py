@@ -115,7 +115,7 @@ def truth(file: h5py.Group) -> Truth | None:
 
 
 def truth_of(text: str) -> Truth:
-    """The truth of a simulation, as ``simulate.write`` stores it."""
+    """The truth of a simulation, as ``simulation.write`` stores it."""
     stored = json.loads(text)
     return Truth({str(name): float(value) for name, value in stored["parameters"].items()}, str(stored["shear_kernel"]))
 

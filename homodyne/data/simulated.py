@@ -1,4 +1,4 @@
-"""data=simulated: maps made from known parameters instead of read, with independent Gaussian noise; see ``homodyne/simulate.py``."""
+"""data=simulated: maps made from known parameters instead of read, with independent Gaussian noise; see ``homodyne/simulation.py``."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from ..errors import DataError
 from ..physics import PARAMETERS, SHEAR_KERNELS
-from ..simulate import LAYOUTS, simulate, write
+from ..simulation import LAYOUTS, simulate, write
 from .base import AbstractData, Positive
 from .contents import values_text
 from .dataset import Dataset

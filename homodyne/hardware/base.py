@@ -14,7 +14,7 @@ import jax
 from pydantic import Field
 
 from ..errors import ConfigError
-from ..option import Option
+from ..settings import Option
 
 
 class AbstractHardware(Option, ABC):

@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from ..option import Option
 from ..pairsums import Depends, Pair
+from ..settings import Option
 from .rate_law import RateLaw
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..option import Option
 from ..pairsums import WeightedLoss
 from ..problem import Evaluation, Information, PixelSource, Problem
+from ..settings import Option
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import numpy as np
 from pydantic import Field
 
 from ..mode.base import AbstractMode
-from ..option import Option
 from ..pairsums import WeightedLoss
 from ..problem import CellSource, Evaluation, PixelSource, Problem, invert, user_parameters
 from ..results import Minimum, Outcome
+from ..settings import Option
 from .loss import LOSSES, efficiency, median_scale
 from .progress import FitInterrupted, Progress, State
 from .search import Found, distinct, merge

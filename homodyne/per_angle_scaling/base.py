@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from ..data import Dataset
-from ..option import Option
+from ..settings import Option
 
 Bounds = Annotated[list[float], Field(min_length=2, max_length=2)]
 

@@ -2,7 +2,7 @@
 
 from abc import ABC
 
-from ..option import Option
+from ..settings import Option
 
 
 class AbstractPosterior(Option, ABC):

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-from ..option import Option
+from ..settings import Option
 
 
 class AbstractReport(Option, ABC):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from homodyne.config import option
+from homodyne.data.dataset import Truth
 from homodyne.errors import ConfigError, DataError
 from homodyne.physics import two_time
-from homodyne.simulate import simulate, write
+from homodyne.simulation import simulate, write
 
 from .contract import SIMULATION, TRUTH
 from .files import load
@@ -23,7 +24,7 @@ def test_without_noise_the_maps_are_the_model_at_dt_two_dt_and_so_on():
         np.testing.assert_allclose(dataset.diagonal[k], np.diag(model[k]) + 0.5, rtol=1e-13)
         np.fill_diagonal(model[k], np.nan)
         np.testing.assert_allclose(dataset.map(k), model[k], rtol=1e-13)
-    assert dataset.truth == TRUTH
+    assert dataset.truth == Truth(TRUTH, "gap_average")
 
 
 def test_noise_has_the_standard_deviation_asked_for_and_is_reproducible():
@@ -44,8 +45,8 @@ def test_static_maps_need_no_shear_parameters():
 
 def test_the_truth_goes_with_the_time_origin_for_which_it_holds(tmp_path):
     write(simulate(TRUTH, [0.0], **SHAPE), tmp_path / "f", "npz")
-    assert load(tmp_path / "f", frames=[1, 50]).truth == TRUTH
-    assert load(tmp_path / "f", frames=[11, 50], time_origin=1.0).truth == TRUTH
+    assert load(tmp_path / "f", frames=[1, 50]).truth == Truth(TRUTH, "gap_average")
+    assert load(tmp_path / "f", frames=[11, 50], time_origin=1.0).truth == Truth(TRUTH, "gap_average")
     moved = load(tmp_path / "f", frames=[11, 50])
     assert moved.truth is None
     assert any("do not hold for this time origin" in note for note in moved.provenance.notes)
@@ -67,7 +68,7 @@ def test_the_option_simulates_and_writes_what_can_be_read_with_its_truth(tmp_pat
     made = data.load()
     read = load(tmp_path / "new" / "f.hdf")
     assert read.fingerprint == made.fingerprint
-    assert read.truth == made.truth == data.parameters
+    assert read.truth == made.truth == Truth(data.parameters, "gap_average")
     assert "truth      D0 20000" in data.inspect()
 
 
@@ -79,7 +80,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_the_static_option_takes_its_parameters_from_the_defaults():
-    assert set(option("data", "simulated", mode="static", n_frames=5).load().truth) == {"D0", "alpha", "D_offset"}
+    assert set(option("data", "simulated", mode="static", n_frames=5).load().truth.parameters) == {"D0", "alpha", "D_offset"}
 
 
 @pytest.mark.parametrize(
