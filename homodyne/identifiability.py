@@ -18,7 +18,7 @@ from .results import Curve, Estimate, Status
 RATE_ERROR = 0.3
 DIRECTION_ERROR = 10.0
 EXPONENT_ERROR = 0.3
-LOGARITHMIC_EXPONENT = 0.01
+LOGARITHMIC_EXPONENT, LOGARITHMIC_ERRORS = 0.01, 3.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,12 @@ def _values_and_jacobians(model: Model, u: jax.Array) -> dict[str, tuple]:
     return {name: (function(u), jax.jacfwd(function)(u)) for name, function in functions.items()}
 
 
+@jax.jit
+def log_rate_slopes(model: Model, u: jax.Array) -> dict[str, jax.Array]:
+    """(n, p) derivatives of ln of each rate."""
+    return jax.jacfwd(model.log_rates)(u)
+
+
 @dataclass(frozen=True)
 class Knowledge:
     """What is known of u (p,), and through its derivative of every other quantity.
@@ -63,15 +69,20 @@ class Knowledge:
         return np.where(unknown, np.inf, error)
 
 
-def identify(model: Model, mode: AbstractMode, u: np.ndarray, covariance: np.ndarray, info: Information) -> Identified:
-    """Parameters, rates and curves with errors from the covariance (p, p) of u."""
+def identify(
+    model: Model, mode: AbstractMode, u: np.ndarray, covariance: np.ndarray, info: Information, absent: dict[str, str]
+) -> Identified:
+    """Parameters, rates and curves with errors from the covariance (p, p) of u.
+
+    absent: curves that the data do not need, with the reason.
+    """
     results = jax.tree.map(np.asarray, _values_and_jacobians(model, u))
     known = Knowledge(covariance, info, _limited(model, info))
     values, jacobian = results["parameters"]
     statements: list[str] = []
-    curves = {name: _curve(model, name, results["log_rates"], known) for name in model.laws}
+    curves = {name: _curve(model, name, results["log_rates"], known, name in absent) for name in model.laws}
     rates, t_ref = _rates(model, results["reference"], known, curves)
-    status = _law_status(model, u, known, curves, statements)
+    status = _law_status(model, u, known, curves, absent, statements)
     if "phi0" in model.names and mode.parameters["phi0"].fixed is None:
         status["phi0"] = _direction_status(model, u, known, curves, statements)
     errors = known.error(jacobian)
@@ -97,13 +108,13 @@ def _limited(model: Model, info: Information) -> np.ndarray:
     return info.held & np.array(limited, dtype=bool)
 
 
-def _curve(model: Model, name: str, log_rates: tuple[dict, dict], known: Knowledge) -> Curve:
+def _curve(model: Model, name: str, log_rates: tuple[dict, dict], known: Knowledge, absent: bool) -> Curve:
     values, slopes = log_rates
     error = known.error(slopes[name])
     best = int(np.argmin(error))
     rate = np.exp(values[name])
     t = np.asarray(model.t)
-    return Curve(name, model.laws[name].unit, t, rate, rate * error, bool(error[best] < RATE_ERROR), float(t[best]))
+    return Curve(name, model.laws[name].unit, t, rate, rate * error, bool(error[best] < RATE_ERROR) and not absent, float(t[best]))
 
 
 def _rates(model: Model, reference: tuple[dict, dict], known: Knowledge, curves: dict[str, Curve]) -> tuple[dict[str, Estimate], float]:
@@ -125,7 +136,9 @@ def _rates(model: Model, reference: tuple[dict, dict], known: Knowledge, curves:
     return rates, float(np.sqrt(model.t[0] * model.t[-1]))
 
 
-def _law_status(model: Model, u: np.ndarray, known: Knowledge, curves: dict[str, Curve], statements: list[str]) -> dict[str, Status]:
+def _law_status(
+    model: Model, u: np.ndarray, known: Knowledge, curves: dict[str, Curve], absent: dict[str, str], statements: list[str]
+) -> dict[str, Status]:
     """Status of amplitude, exponent and offset of each law, with a sentence for each that is not simply free."""
     status: dict[str, Status] = dict.fromkeys(model.names, "free")
     begin = 0
@@ -133,11 +146,11 @@ def _law_status(model: Model, u: np.ndarray, known: Knowledge, curves: dict[str,
         at = slice(begin, begin + len(law.coordinates))
         begin = at.stop
         held = known.info.held[at]
-        reason = _inseparable(name, law, u[at], known.covariance[at, at], held)
+        reason = _inseparable(curves[name], law, u[at], known.covariance[at, at], held)
         if not curves[name].determined:
             relative = np.min(curves[name].error / curves[name].value)
-            error = f"its error is {100 * relative:.0f} % at the best time" if np.isfinite(relative) else "nothing in them depends on it"
-            reason = f"{name}(t) is not determined by these data: {error}"
+            why = f"its error is {100 * relative:.0f} % at the best time" if np.isfinite(relative) else "nothing in them fixes its size"
+            reason = f"{name}(t) is not determined by these data: {absent[name] if name in absent else why}"
         status |= dict.fromkeys(law.names, "undetermined" if reason else "free")
         if reason:
             statements.append(reason)
@@ -151,16 +164,18 @@ def _law_status(model: Model, u: np.ndarray, known: Knowledge, curves: dict[str,
     return status
 
 
-def _inseparable(curve: str, law: RateLaw, p: np.ndarray, covariance: np.ndarray, held: np.ndarray) -> str | None:
+def _inseparable(found: Curve, law: RateLaw, p: np.ndarray, covariance: np.ndarray, held: np.ndarray) -> str | None:
     """Why amplitude, exponent and offset mean nothing separately, or None when they do."""
     if law.form != "two_rate":
         return None
+    curve = found.name
     amplitude, exponent_name, offset = law.names
     spread = np.sqrt(max(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1], 0.0))
     parts = f"{amplitude}, {exponent_name} and {offset} are not separately determined"
     if abs(p[0] - p[1]) < 2 * spread:
-        mean = np.exp(p[:2]).mean()
-        return f"{curve} is constant within errors ({mean:.4g} {law.unit}): only {amplitude} + {offset} is determined"
+        best = int(np.argmin(found.error))
+        rate = f"{found.value[best]:.4g} +- {found.error[best]:.2g} {law.unit}"
+        return f"{curve} is constant within errors ({rate}): only {amplitude} + {offset} is determined"
     at = law.exponent_at
     if at is None:
         return None
@@ -169,9 +184,8 @@ def _inseparable(curve: str, law: RateLaw, p: np.ndarray, covariance: np.ndarray
         return f"{parts}: {exponent_name} is at its limit {p[at]:.3g}"
     if error > EXPONENT_ERROR:
         return f"{parts}: the error of {exponent_name} is {error:.2g}; {curve} at the reference time and its slope are"
-    # The amplitude has the sign of (last rate - first rate)/exponent.
-    crossed = (p[1] - p[0]) * p[at] < 0 and abs(p[at]) < 2 * error
-    if abs(p[at]) < LOGARITHMIC_EXPONENT or crossed:
+    # Amplitude and offset diverge at exponent 0, so within a few errors of it they have no error worth the name.
+    if abs(p[at]) < max(LOGARITHMIC_EXPONENT, LOGARITHMIC_ERRORS * error):
         return f"{parts}: {curve}(t) is logarithmic in t within errors ({exponent_name} = {p[at]:.2g} +- {error:.2g})"
     return None
 
@@ -182,13 +196,13 @@ def _direction_status(model, u: np.ndarray, known: Knowledge, curves: dict[str, 
         statements.append("phi0 is at its bound")
         return "at_bound"
     error = float(known.error(np.eye(len(u))[-1:])[0])
-    if not curves["gamma_dot"].determined:
-        statements.append("phi0 is not determined: there is no determined shear")
-        return "undetermined"
     directions = np.unique(np.round(np.mod(model.phi, 180.0), 6))
     if len(directions) == 1:
         product = "only gamma_dot |cos(phi0 - phi)| is"
         statements.append(f"phi0 and the shear rate are not separately determined, all angles are collinear: {product}")
+        return "undetermined"
+    if not curves["gamma_dot"].determined:
+        statements.append("phi0 is not determined: there is no determined shear")
         return "undetermined"
     if len(directions) == 2:
         statements.append(_mirror(model, directions, float(u[-1])))

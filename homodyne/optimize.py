@@ -18,11 +18,12 @@ from scipy.special import chdtrc
 
 from .cells import bin_maps
 from .data import Dataset
-from .identifiability import Identified, identify
+from .identifiability import Identified, identify, log_rate_slopes
 from .noise.base import Minimised, Noise
 from .optimizer.base import Solution, Task
 from .optimizer.loss import LOSSES
 from .optimizer.progress import Progress
+from .optimizer.trust_region import minimise
 from .pairsums import Pair, WeightedLoss
 from .per_angle_scaling.base import Design
 from .problem import CellSource, Information, PixelSource, Problem, information, states_and_slopes
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
     from .config import Job
 
 log = logging.getLogger("homodyne")
+
+DOUBT = 0.05
+"""ln of a rate known to better than this means a gain in chi2 above 100: no test needed."""
+PRESENCE = 0.01
+"""p-value above which a rate law is not needed."""
 
 ModelRows = Callable[[int, int, int], np.ndarray]
 """Rows of the fitted map of one angle: (angle, start, stop) -> (stop - start, n) c2."""
@@ -88,7 +94,43 @@ class Fitted:
     def identified(self) -> Identified:
         size = self.information.size
         covariance = self.noise.covariance[:size, :size]
-        return identify(self.problem.model, self.job.mode, self.solution.evaluation.u, covariance, self.information)
+        return identify(self.problem.model, self.job.mode, self.solution.evaluation.u, covariance, self.information, self.absent)
+
+    @cached_property
+    def absent(self) -> dict[str, str]:
+        """Rate laws without which the data are described as well, with the chi2 they gain.
+
+        A rate enters h by its square where it is small, so a rate that is zero still gets an error of about half its fitted value:
+        only the gain in chi2 tells. Tested where the error alone leaves a doubt.
+        """
+        if not self.finished:
+            return {}
+        reasons = {}
+        information, u = self.information, self.solution.evaluation.u
+        iid = np.diagonal(information.inverse.matrix) * self.solution.score_variance
+        spread = np.diagonal(self.noise.covariance)[: len(u)]
+        known = iid > 0
+        inflation = max(1.0, float(np.median(spread[known] / iid[known]))) if known.any() else 1.0
+        for name in self.problem.model.laws:
+            simpler = self.problem.model.without(name)
+            if simpler is None or not self._doubtful(name):
+                continue
+            kept = len(simpler.coordinates)
+            limits = self.job.optimizer.tolerances(self.pairs)
+            local = minimise(self.problem.with_model(simpler), u[:kept], limits, solver=self.job.optimizer.solver)
+            if local is None:
+                continue
+            gain = (local.evaluation.chi2 - self.solution.evaluation.chi2) / self.solution.score_variance / inflation
+            p_value = float(chdtrc(len(u) - kept, max(gain, 0.0)))
+            if p_value > PRESENCE:
+                reasons[name] = f"without it chi2 rises by only {gain:.1f} (p = {p_value:.2g})"
+        return reasons
+
+    def _doubtful(self, name: str) -> bool:
+        """ln of the rate is known to no better than DOUBT at its best time, independent pixels assumed."""
+        slopes = np.asarray(log_rate_slopes(self.problem.model, self.solution.evaluation.u)[name])
+        variance = np.einsum("tp,pq,tq->t", slopes, self.information.inverse.matrix, slopes) * self.solution.score_variance
+        return bool(np.sqrt(variance.min()) > DOUBT or self.information.held.any())
 
     @property
     def summary(self) -> dict[str, float]:

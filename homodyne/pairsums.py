@@ -85,6 +85,7 @@ class Reweighting:
     """Robust weights of a pass, made from the residuals at fixed states, contrast and offset of the iterate before."""
 
     weight: Robust
+    pair: Pair
     x: np.ndarray
     contrast: np.ndarray
     offset: np.ndarray
@@ -125,7 +126,9 @@ def _images(pair: Pair, difference: tuple[jax.Array, ...], y: jax.Array, w: jax.
     return memo, wanted
 
 
-def _tile_sums(pair: Pair, order: Order, robust: Robust | None, depends: Depends, tile, weight, row, column, x, dx, robust_inputs):
+def _tile_sums(
+    pair: Pair, order: Order, robust: tuple[Robust, Pair] | None, depends: Depends, tile, weight, row, column, x, dx, robust_inputs
+):
     """Sums over one tile. x: (m, n_pad); dx: (n_pad, sum of p_s), state by state the derivatives that are not zero."""
     size = _size(depends)
     cut = partial(jax.lax.dynamic_slice_in_dim, slice_size=TILE)
@@ -139,8 +142,9 @@ def _tile_sums(pair: Pair, order: Order, robust: Robust | None, depends: Depends
         return tuple(cut(s, late)[None, :] - cut(s, early)[:, None] for s in states)
 
     if robust is not None:
-        model = robust_inputs["offset"] + robust_inputs["contrast"] * pair(differences(robust_inputs["x"]))
-        w = jnp.where(used, w * robust((y - model) / robust_inputs["scale"]), 0.0)
+        weigh, previous = robust
+        model = robust_inputs["offset"] + robust_inputs["contrast"] * previous(differences(robust_inputs["x"]))
+        w = jnp.where(used, w * weigh((y - model) / robust_inputs["scale"]), 0.0)
     memo, wanted = _images(pair, differences(x), y, w, order)
     # Without the barrier XLA would evaluate pair again inside every reduction below.
     images = dict(zip(memo, jax.lax.optimization_barrier(tuple(memo.values())), strict=True))
@@ -152,12 +156,14 @@ def _tile_sums(pair: Pair, order: Order, robust: Robust | None, depends: Depends
     rows = {key: image @ jnp.ones(TILE) for key, image in images.items()}
     columns = {key: jnp.ones(TILE) @ image for key, image in images.items()}
     totals.append(jnp.stack([rows[key].sum() for _, key in wanted[:3]]))
-    x_early, x_late = cut(dx, early), cut(dx, late)
+    # Only differences count: taken from the first frame of the tile, the Laplacian below does not cancel large numbers.
+    origin = jax.lax.dynamic_slice_in_dim(dx, early, 1)
+    x_early, x_late = cut(dx, early) - origin, cut(dx, late) - origin
     first = jnp.zeros((3, size))
     for s, block in enumerate(_blocks(depends)):
         for kind, (sign, key) in enumerate(wanted[3 + 3 * s : 6 + 3 * s]):
             slope = columns[key] @ x_late[:, block] - rows[key] @ x_early[:, block]
-            first = first.at[kind, np.array(depends[s])].add(sign * slope)
+            first = first.at[kind, np.array(depends[s], dtype=int)].add(sign * slope)
     totals.append(first.ravel())
     if order == 2:
         totals.append(_laplacians(wanted[3 + 3 * len(depends) :], images, rows, columns, x_early, x_late, depends).ravel())
@@ -310,7 +316,7 @@ class PixelSums:
         states = np.pad(x, padding, mode="edge")
         slopes = np.pad(packed, padding, mode="edge").transpose(0, 2, 1)
         previous = None if reweighting is None else np.pad(reweighting.x, padding, mode="edge")
-        robust = None if reweighting is None else reweighting.weight
+        robust = None if reweighting is None else (reweighting.weight, reweighting.pair)
 
         def task(angle: int, start: int) -> np.ndarray:
             inputs = None

@@ -133,8 +133,10 @@ def two_time(
         raise ValueError(f"parameters are {sorted(parameters)}; mode {mode} needs exactly {sorted(PARAMETERS[mode])}")
     times = np.asarray(t, dtype=np.float64)
     angles = np.atleast_1d(np.asarray(phi, dtype=np.float64))
-    if times.ndim != 1 or len(times) < 2 or times[0] < 0 or np.any(np.diff(times) <= 0):
-        raise ValueError("t must be a 1-D array of at least two increasing, non-negative times in seconds")
+    if times.ndim != 1 or len(times) < 2 or not np.all(np.isfinite(times)) or times[0] < 0 or np.any(np.diff(times) <= 0):
+        raise ValueError("t must be a 1-D array of at least two increasing, non-negative, finite times in seconds")
+    if not (np.all(np.isfinite(angles)) and all(np.isfinite(value) for value in parameters.values())):
+        raise ValueError(f"phi and parameters must be finite, found phi={phi}, parameters={dict(parameters)}")
     if mode == "laminar_flow" and gap is None:
         raise ValueError("gap is missing; laminar flow needs the shear gap in Angstrom (200 um = 2e6)")
     if not q > 0 or (gap is not None and not gap > 0):

@@ -97,7 +97,7 @@ class PixelSource:
         x, _ = states_and_slopes(model, self.dataset.phi, fit.u, slopes=False)
         source = PixelSource.__new__(PixelSource)
         source.dataset, source._kernel = self.dataset, self._kernel
-        source.reweighting = Reweighting(loss.weight, np.asarray(x), fit.contrast, fit.offset - LEVEL, loss.scale)
+        source.reweighting = Reweighting(loss.weight, model.pair, np.asarray(x), fit.contrast, fit.offset - LEVEL, loss.scale)
         return source
 
 

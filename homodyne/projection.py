@@ -69,6 +69,7 @@ def project(sums: PairSums, design: Design) -> Projection:
         sums.yy - 2 * (offset * sums.y + contrast * sums.hy) + offset**2 * sums.w + 2 * offset * contrast * sums.h + contrast**2 * sums.hh,
         axis=-1,
     )
+    chi2 = np.maximum(chi2, 0.0)
     solution = Projection(chi2, contrast, offset, beta, inverse, _by_angle(touching, design))
     return solution if sums.d is None else _derivatives(solution, sums, design)
 
@@ -151,6 +152,8 @@ def _solve_general(design, constant, normal, right, lower, upper, beta, inverse,
 
 def _restricted_inverse(matrix: np.ndarray, active: np.ndarray) -> np.ndarray:
     """Inverse of a positive matrix on the directions that keep the active constraints."""
+    if len(active) == 0:
+        return np.linalg.inv(matrix)
     q, r = np.linalg.qr(active.T, mode="complete")
     rank = int(np.sum(np.abs(np.diagonal(r)) > 1e-10 * np.abs(r).max()))
     free = q[:, rank:]

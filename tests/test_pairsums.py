@@ -181,7 +181,7 @@ def test_robust_sums_equal_sums_with_the_same_weights_given(loss):
     before = np.asarray(problem.states_and_slopes(made.model, dataset("gap_average").phi, u + 0.02, slopes=True)[0])
     contrast, offset, scale = np.array([0.14, 0.16]), np.array([0.01, -0.01]), 0.015
     found = PixelSums(dataset("gap_average").tiles, N, threads=1)(
-        made.model.pair, made.model.depends, x, dx, 2, Reweighting(LOSSES[loss].weight, before, contrast, offset, scale)
+        made.model.pair, made.model.depends, x, dx, 2, Reweighting(LOSSES[loss].weight, made.model.pair, before, contrast, offset, scale)
     )
     early, late = np.triu_indices(N, 1)
     h = np.exp(-(before[:, 0, late] - before[:, 0, early])) * np.sinc((before[:, 1, late] - before[:, 1, early]) / np.pi) ** 2

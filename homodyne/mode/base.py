@@ -150,6 +150,10 @@ class Model(Protocol):
         """(2,) ln of the rate and logarithmic slope at the reference time, by curve name; traceable."""
         ...
 
+    def without(self, curve: str) -> "Model | None":
+        """The model without one rate law, whose coordinates come after those that are left; None when there is no such model."""
+        ...
+
     def hard_bounds(self, parameters: Mapping[str, float], bounds: Mapping[str, tuple[float, float]]) -> "Model | None":
         """None when the parameters respect the user's bounds, else the model in coordinates where those bounds are a box."""
         ...

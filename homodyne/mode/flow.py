@@ -173,7 +173,8 @@ class FlowModel:
                 slow, fast, low, high = ranges[curve]
                 rate = slow * (fast / slow) ** row[column] / law.scale
                 point |= self._law_point(law, rate, low + (high - low) * row[column + 1], 0.3 * row[column + 2])
-            point["phi0"] = self.nominal + (25.0 if k % 2 else 90.0) * (2 * row[6] - 1)
+            low, high = self._directions(25.0 if k % 2 else 90.0)
+            point["phi0"] = low + (high - low) * row[6]
             points.append(self.coordinates_of(point))
         return np.array(points)
 
@@ -184,7 +185,10 @@ class FlowModel:
         if self.shear is None:
             return np.array([self.coordinates_of(self._law_point(self.transport, rate, -0.3, 0.1)) for rate in transport])
         shear = np.geomspace(0.3 / duration, 6 / dt, 14) / self.shear.scale
-        phi0 = self.nominal + np.arange(-90.0, 90.0, 15.0) if self.has_phi0 else np.array([0.0])
+        phi0 = np.array([0.0])
+        if self.has_phi0:
+            low, high = self._directions(90.0)
+            phi0 = low + (high - low) * np.arange(12) / 12
         first = [self.transport.coordinates_of(*self._law_point(self.transport, rate, -0.3, 0.1).values()) for rate in transport]
         second = [self.shear.coordinates_of(*self._law_point(self.shear, rate, -0.2, 0.1).values()) for rate in shear]
         shape = (len(first), len(second), len(phi0))
@@ -193,8 +197,7 @@ class FlowModel:
             np.broadcast_to(np.array(second)[None, :, None], (*shape, len(second[0]))),
         ]
         if self.has_phi0:
-            clipped = np.clip(phi0, *self.phi0_bounds)
-            blocks.append(np.broadcast_to(clipped[None, None, :, None], (*shape, 1)))
+            blocks.append(np.broadcast_to(phi0[None, None, :, None], (*shape, 1)))
         return np.concatenate(blocks, axis=-1)
 
     def variants(self, u: np.ndarray, exponents: Sequence[float], which: np.ndarray) -> list[np.ndarray]:
@@ -240,6 +243,16 @@ class FlowModel:
             return None
         laws = self.laws | changed
         return replace(self, transport=laws["J"], shear=None if self.shear is None else laws["gamma_dot"])
+
+    def _directions(self, half: float) -> tuple[float, float]:
+        """Range of phi0 within ``half`` of nominal and within its bounds; all of the bounds when those do not meet."""
+        low, high = np.clip([self.nominal - half, self.nominal + half], *self.phi0_bounds)
+        return (float(low), float(high)) if low < high else self.phi0_bounds
+
+    def without(self, curve: str) -> Model | None:
+        if curve != "gamma_dot" or self.shear is None:
+            return None
+        return replace(self, shear=None, power=0, phase=0.0, fixed_phi0=0.0)
 
     @staticmethod
     def _law_point(law: RateLaw, rate: float, exponent: float, share: float) -> dict[str, float]:
