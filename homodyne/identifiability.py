@@ -18,7 +18,7 @@ from .results import Curve, Estimate, Status
 RATE_ERROR = 0.3
 DIRECTION_ERROR = 10.0
 EXPONENT_ERROR = 0.3
-LOGARITHMIC_EXPONENT, LOGARITHMIC_ERRORS = 0.01, 3.0
+LOGARITHMIC_EXPONENT, LOGARITHMIC_ERRORS = 0.01, 4.0
 
 
 @dataclass(frozen=True)
@@ -146,12 +146,13 @@ def _law_status(
         at = slice(begin, begin + len(law.coordinates))
         begin = at.stop
         held = known.info.held[at]
-        reason = _inseparable(curves[name], law, u[at], known.covariance[at, at], held)
+        reason, vague = _inseparable(curves[name], law, u[at], known.covariance[at, at], held)
         if not curves[name].determined:
             relative = np.min(curves[name].error / curves[name].value)
             why = f"its error is {100 * relative:.0f} % at the best time" if np.isfinite(relative) else "nothing in them fixes its size"
             reason = f"{name}(t) is not determined by these data: {absent[name] if name in absent else why}"
-        status |= dict.fromkeys(law.names, "undetermined" if reason else "free")
+            vague = law.names
+        status |= dict.fromkeys(vague, "undetermined")
         if reason:
             statements.append(reason)
         touched = [coordinate for coordinate, at_limit in zip(law.coordinates, held, strict=True) if at_limit]
@@ -164,30 +165,32 @@ def _law_status(
     return status
 
 
-def _inseparable(found: Curve, law: RateLaw, p: np.ndarray, covariance: np.ndarray, held: np.ndarray) -> str | None:
-    """Why amplitude, exponent and offset mean nothing separately, or None when they do."""
+def _inseparable(found: Curve, law: RateLaw, p: np.ndarray, covariance: np.ndarray, held: np.ndarray) -> tuple[str | None, tuple[str, ...]]:
+    """Why amplitude, exponent and offset mean nothing separately (None when they do), and which of them get no error."""
     if law.form != "two_rate":
-        return None
+        return None, ()
     curve = found.name
     amplitude, exponent_name, offset = law.names
     spread = np.sqrt(max(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1], 0.0))
+    ends = amplitude, offset
     parts = f"{amplitude}, {exponent_name} and {offset} are not separately determined"
     if abs(p[0] - p[1]) < 2 * spread:
         best = int(np.argmin(found.error))
         rate = f"{found.value[best]:.4g} +- {found.error[best]:.2g} {law.unit}"
-        return f"{curve} is constant within errors ({rate}): only {amplitude} + {offset} is determined"
+        return f"{curve} is constant within errors ({rate}): only {amplitude} + {offset} is determined", law.names
     at = law.exponent_at
     if at is None:
-        return None
+        return None, ()
     error = float(np.sqrt(max(covariance[at, at], 0.0)))
     if held[at]:
-        return f"{parts}: {exponent_name} is at its limit {p[at]:.3g}"
+        return f"{parts}: {exponent_name} is at its limit {p[at]:.3g}", law.names
     if error > EXPONENT_ERROR:
-        return f"{parts}: the error of {exponent_name} is {error:.2g}; {curve} at the reference time and its slope are"
+        return f"{parts}: the error of {exponent_name} is {error:.2g}; {curve} at the reference time and its slope are", law.names
     # Amplitude and offset diverge at exponent 0, so within a few errors of it they have no error worth the name.
     if abs(p[at]) < max(LOGARITHMIC_EXPONENT, LOGARITHMIC_ERRORS * error):
-        return f"{parts}: {curve}(t) is logarithmic in t within errors ({exponent_name} = {p[at]:.2g} +- {error:.2g})"
-    return None
+        law_text = f"{curve}(t) is logarithmic in t within errors ({exponent_name} = {p[at]:.2g} +- {error:.2g})"
+        return f"{amplitude} and {offset} are not separately determined: {law_text}", ends
+    return None, ()
 
 
 def _direction_status(model, u: np.ndarray, known: Knowledge, curves: dict[str, Curve], statements: list[str]) -> Status:

@@ -159,7 +159,9 @@ class Problem:
         u = np.asarray(u, dtype=np.float64)
         sums = self.source.sums(self.model, u, order)
         projection = project(sums, self.design)
-        return Evaluation(u, float(projection.chi2), projection.contrast, projection.offset + LEVEL, projection, sums.h / sums.w)
+        return Evaluation(
+            u, float(projection.chi2), projection.contrast, projection.offset + LEVEL, projection, sums.h / np.maximum(sums.w, 1.0)
+        )
 
     def with_model(self, model: Model) -> "Problem":
         return replace(self, model=model)
