@@ -14,7 +14,7 @@ run: $(SAMPLE)
 	@.venv/bin/homodyne mode=laminar_flow data.path=$(SAMPLE)
 
 test: $(STAMP)
-	.venv/bin/python -m pytest -q
+	.venv/bin/python -m pytest -q -n auto --dist loadfile
 
 lint: $(STAMP)
 	.venv/bin/ruff check .
@@ -29,7 +29,7 @@ clean:
 
 $(SAMPLE): | $(STAMP)
 	@mkdir -p outputs
-	@.venv/bin/python -c 'from homodyne import option; option("data", "simulated", phi_list=[-60, -30, 0, 30, 60], write="$@").load()'
+	@.venv/bin/python -c 'from homodyne import option; option("data", "simulated", phi_list=[-60, -30, 0, 30, 60], sigma=0.005, write="$@").load()'
 	@echo "wrote $@: simulated laminar flow, 5 angles x 200 frames, APS-U layout"
 
 # nlsq is installed without its declared requirements: see pyproject.toml.

@@ -188,8 +188,8 @@ def _inseparable(found: Curve, law: RateLaw, p: np.ndarray, covariance: np.ndarr
         return f"{parts}: the error of {exponent_name} is {error:.2g}; {curve} at the reference time and its slope are", law.names
     # Amplitude and offset diverge at exponent 0, so within a few errors of it they have no error worth the name.
     if abs(p[at]) < max(LOGARITHMIC_EXPONENT, LOGARITHMIC_ERRORS * error):
-        law_text = f"{curve}(t) is logarithmic in t within errors ({exponent_name} = {p[at]:.2g} +- {error:.2g})"
-        return f"{amplitude} and {offset} are not separately determined: {law_text}", ends
+        near = f"{exponent_name} = {p[at]:.2g} +- {error:.2g} is too near 0, where {curve}(t) is logarithmic and both diverge"
+        return f"{amplitude} and {offset} are not separately determined: {near}", ends
     return None, ()
 
 

@@ -116,7 +116,9 @@ def test_null_start_values_run(tutorial: SimpleNamespace) -> None:
     for mode in options("mode"):
         assert all(settings.start is None for settings in build(composed(f"mode={mode}")).mode.parameters.values())
     assert tutorial.document["outcome"]["success"]
-    for name, estimate in tutorial.document["parameters"].items():
+    free = {name: estimate for name, estimate in tutorial.document["parameters"].items() if estimate["status"] == "free"}
+    assert {"alpha", "beta", "phi0"} <= set(free)
+    for name, estimate in free.items():
         assert abs(estimate["value"] - tutorial.document["truth"][name]) < 4 * estimate["error"]
 
 

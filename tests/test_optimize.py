@@ -14,7 +14,7 @@ from .factory import GAP, LAMINAR, PHI, Q, exact_maps, fitted, job, measured, no
 
 @cache
 def data():
-    maps = exact_maps(LAMINAR) + noise_like(exact_maps(LAMINAR), 0.01, 21)
+    maps = exact_maps(LAMINAR) + noise_like(exact_maps(LAMINAR), 0.003, 21)
     maps[1, 30] = maps[1, :, 30] = np.nan
     return measured(maps, PHI)
 
@@ -36,7 +36,7 @@ def test_degrees_of_freedom_are_used_pairs_minus_numbers_fitted():
 def test_chi2_is_in_units_of_the_pixel_noise_and_sigma_is_the_noise():
     """sqrt(2/dof) is the statistical uncertainty of both."""
     assert fit().reduced_chi2 == pytest.approx(1.0, abs=0.05)
-    assert fit().sigma == pytest.approx(0.01, rel=0.03)
+    assert fit().sigma == pytest.approx(0.003, rel=0.03)
     made = problem(data())
     assert made.evaluate(fit().solution).chi2 / fit().dof == pytest.approx(fit().sigma ** 2, rel=1e-12)
 
