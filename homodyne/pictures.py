@@ -6,6 +6,7 @@ age, age being the mean of the two times of a pair. Masked pairs count nowhere. 
 """
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,19 +87,20 @@ class Pictures:
 
 
 def take_pictures(dataset: Dataset, model_rows: ModelRows) -> Pictures:
-    """Block means and cuts of every angle; memory is one stripe (TILE rows) besides the result."""
+    """Block means and cuts of every angle; memory is one stripe (TILE rows) for each thread besides the result."""
     count, n = len(dataset.phi), dataset.n
     equal_lag, equal_age = _equal_lag(n, _decay_lags(count, n, model_rows)), _equal_age(n)
-    maps, lag_sums, age_sums = [_BlockSums(n) for _ in range(count)], [], []
-    for k, blocks in enumerate(maps):
-        lags, ages = _CutSums(equal_lag), _CutSums(equal_age)
+
+    def sums(k: int) -> tuple[_BlockSums, _CutSums, _CutSums]:
+        blocks, lags, ages = _BlockSums(n), _CutSums(equal_lag), _CutSums(equal_age)
         for start, data in _stripes(dataset, k):
             model = np.asarray(model_rows(k, start, start + len(data)), dtype=np.float64)[:, start:]
-            blocks.add(start, data, model)
-            lags.add(start, data, model)
-            ages.add(start, data, model)
-        lag_sums.append(lags)
-        age_sums.append(ages)
+            for part in (blocks, lags, ages):
+                part.add(start, data, model)
+        return blocks, lags, ages
+
+    with ThreadPoolExecutor() as pool:
+        maps, lag_sums, age_sums = map(list, zip(*pool.map(sums, range(count)), strict=True))
     start_age, dt = float(dataset.t[0]), dataset.dt
     return Pictures(
         maps=_maps(maps, dataset),
