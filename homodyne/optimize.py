@@ -5,7 +5,6 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,7 +26,7 @@ from .optimizer.trust_region import minimise
 from .pairsums import Pair, WeightedLoss
 from .per_angle_scaling.base import Design
 from .problem import CellSource, Information, PixelSource, Problem, information, states_and_slopes
-from .results import Fit, Outcome
+from .results import Fit, ModelRows, Outcome
 
 if TYPE_CHECKING:
     from .config import Job
@@ -38,9 +37,6 @@ DOUBT = 0.05
 """ln of a rate known to better than this means a gain in chi2 above 100: no test needed."""
 PRESENCE = 0.01
 """p-value above which a rate law is not needed."""
-
-ModelRows = Callable[[int, int, int], np.ndarray]
-"""Rows of the fitted map of one angle: (angle, start, stop) -> (stop - start, n) c2."""
 
 
 @dataclass(frozen=True)
@@ -216,11 +212,10 @@ def _result(chosen: Fitted, others: dict[str, Fitted], decision: str, progress: 
     scaling_error[(scaling_error == 0) | np.tile(evaluation.projection.at_bound, 2)] = np.nan
     names, covariance = _covariance(chosen, identified, scaling_error)
     chi2 = evaluation.chi2 / pixel_variance
-    shear_kernel = job.mode.shear_kernel if hasattr(job.mode, "shear_kernel") else "none"
     decisions = [text for text in (decision, _reached(solution)) if text]
     return Fit(
         mode=job.mode.name,
-        shear_kernel=shear_kernel,
+        shear_kernel=job.mode.kernel,
         scaling=design.name,
         parameters=identified.parameters,
         rates=identified.rates,

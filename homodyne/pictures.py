@@ -5,17 +5,15 @@ taking every k-th pixel would show one of them with all its noise. A cut is a ro
 age, age being the mean of the two times of a pair. Masked pairs count nowhere. save.py stores all of it, report/ draws it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from .data.dataset import Dataset
+from .results import ModelRows
 from .tiles import TILE, first_tile_of_stripe
-
-ModelRows = Callable[[int, int, int], np.ndarray]
-"""model_rows(k, start, stop): rows start to stop - 1 of the map of angle k, (stop - start, n) float64; contrast + offset at i = j."""
 
 BLOCKS = 256
 FULL_LIMIT = 4_000_000

@@ -1,5 +1,6 @@
 """What a fit returns: plain, frozen values that save.py writes and load_run reads back unchanged."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -7,6 +8,9 @@ from typing import Literal
 import numpy as np
 
 Status = Literal["free", "fixed", "at_bound", "undetermined"]
+
+ModelRows = Callable[[int, int, int], np.ndarray]
+"""model_rows(k, start, stop): rows start to stop - 1 of the map of angle k, (stop - start, n) float64; contrast + offset at i = j."""
 
 
 class Outcome(Enum):

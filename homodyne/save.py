@@ -10,22 +10,22 @@ fit.json is complete and its two files belong together. Every file appears whole
 import hashlib
 import json
 import os
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]  # comes with OmegaConf, without types
 
+from .atomic import write_atomic
 from .data.dataset import Dataset, Provenance
 from .errors import DataError
 from .physics import two_time
-from .pictures import ModelRows, Pictures, take_pictures
+from .pictures import Pictures, take_pictures
 from .record import SCHEMA_VERSION, arrays, document, numbers, plain, read_fit, read_pictures
-from .results import Fit
+from .results import Fit, ModelRows
 
 if TYPE_CHECKING:
     from .config import Job
@@ -82,7 +82,7 @@ def save_run(folder: Path, *, job: "Job", dataset: Dataset, fit: Fit, model_rows
     """Write config.yaml, fit.npz and fit.json into a folder, which is made if needed.
 
     Args:
-        model_rows: rows of the fitted map of one angle, see ``pictures.ModelRows``; asked for one stripe of rows at a time.
+        model_rows: rows of the fitted map of one angle, see ``results.ModelRows``; asked for one stripe of rows at a time.
     """
     folder.mkdir(parents=True, exist_ok=True)
     content = arrays(dataset, fit, take_pictures(dataset, model_rows))
@@ -117,26 +117,6 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
         raise DataError(f"{root}: field {error} is missing in {NUMBERS} or {ARRAYS}; accepted: the fields in docs/outputs.md") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{root / NUMBERS}: a field has the wrong form ({error}); accepted: the fields in docs/outputs.md") from error
-
-
-def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file that is, at every moment and after a crash, either the old one or the whole new one.
-
-    Args:
-        path: the file; its folder must exist.
-        write: writes the content into a binary file that it is given.
-    """
-    # Same folder, hence same file system: only there is replacing atomic. open(), unlike tempfile, respects the user's umask.
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with partial.open("xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    _sync_folder(path.parent)
 
 
 def _run(root: Path, facts: dict[str, Any], content: Mapping[str, np.ndarray]) -> Run:
@@ -184,12 +164,3 @@ def _read_document(path: Path) -> dict[str, Any]:
 def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name itself survive a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

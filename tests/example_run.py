@@ -6,8 +6,7 @@ import numpy as np
 
 from homodyne.data.dataset import Dataset, Provenance, Truth
 from homodyne.physics import PARAMETERS, SHEAR, TRANSPORT, power_law, two_time
-from homodyne.pictures import ModelRows
-from homodyne.results import Curve, Estimate, Fit, Iteration, Minimum, Outcome
+from homodyne.results import Curve, Estimate, Fit, Iteration, Minimum, ModelRows, Outcome
 from homodyne.tiles import pack
 
 Q, GAP, DT, SIGMA = 0.0054, 2e6, 0.1, 0.02

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from homodyne.atomic import write_atomic
 from homodyne.data.dataset import Dataset
 from homodyne.errors import DataError
 from homodyne.pictures import block_size, take_pictures
 from homodyne.results import Fit
-from homodyne.save import load_run, save_run, write_atomic
+from homodyne.save import load_run, save_run
 from homodyne.tiles import pack
 
 from .example_run import ExampleJob, example_dataset, example_fit, rows_of, with_gaps
@@ -223,7 +224,7 @@ def test_short_records_and_float64_maps_have_pictures(n: int) -> None:
 WRITER = """
 import sys, time
 from pathlib import Path
-from homodyne.save import write_atomic
+from homodyne.atomic import write_atomic
 
 def write(file):
     for _ in range(1000):

@@ -168,6 +168,11 @@ class AbstractMode(Option):
     def bind(self, t: np.ndarray, q: float, gap: float, phi: np.ndarray) -> Model:
         """The model on frame times t (n,) s, wavevector q (1/Angstrom), gap (Angstrom) and measured angles phi (P,) degrees."""
 
+    @property
+    @abstractmethod
+    def kernel(self) -> str:
+        """Name of the shear kernel, ``none`` without shear; part of what D0 and the shear rate mean."""
+
     @classmethod
     @abstractmethod
     def names(cls) -> tuple[str, ...]:

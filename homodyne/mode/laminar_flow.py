@@ -18,6 +18,10 @@ class LaminarFlow(AbstractMode):
 
     shear_kernel: Literal["gap_average", "homodyne_v2"]
 
+    @property
+    def kernel(self) -> str:
+        return self.shear_kernel
+
     @classmethod
     def names(cls) -> tuple[str, ...]:
         return PARAMETERS["laminar_flow"]

@@ -10,6 +10,10 @@ from .flow import FlowModel
 class Static(AbstractMode):
     """D0, alpha, D_offset; the same for every angle."""
 
+    @property
+    def kernel(self) -> str:
+        return "none"
+
     @classmethod
     def names(cls) -> tuple[str, ...]:
         return PARAMETERS["static"]

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..atomic import write_atomic
 from ..errors import FitError
 from ..problem import Evaluation
 from ..results import Iteration
-from ..save import write_atomic
 
 log = logging.getLogger("homodyne")
 

@@ -17,7 +17,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from ..save import Run, load_run, write_atomic
+from ..atomic import write_atomic
+from ..save import Run, load_run
 from .base import AbstractReport
 from .maps import MapFigure
 from .plots import convergence, correlation, cuts, rates, scaling
