@@ -6,6 +6,7 @@ search and the final fit share every line.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -95,8 +96,7 @@ class PixelSource:
     def reweighted(self, model: Model, fit: "Evaluation", loss: WeightedLoss) -> "PixelSource":
         """The same pixels with robust weights from the residuals of a fit."""
         x, _ = states_and_slopes(model, self.dataset.phi, fit.u, slopes=False)
-        source = PixelSource.__new__(PixelSource)
-        source.dataset, source._kernel = self.dataset, self._kernel
+        source = copy(self)
         source.reweighting = Reweighting(loss.weight, model.pair, np.asarray(x), fit.contrast, fit.offset - LEVEL, loss.scale)
         return source
 
