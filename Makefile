@@ -29,8 +29,8 @@ clean:
 
 $(SAMPLE): | $(STAMP)
 	@mkdir -p outputs
-	@.venv/bin/python -c 'from homodyne import option; option("data", "simulated", phi_list=[-60, -30, 0, 30, 60], sigma=0.005, write="$@").load()'
-	@echo "wrote $@: simulated laminar flow, 5 angles x 200 frames, APS-U layout"
+	@.venv/bin/python -c 'from homodyne import option; option("data", "simulated", phi_list=[-60, -30, 0, 30, 60, 80], noise="speckle", pixels=10000, photons=3.0, layers=None, write="$@").load()'
+	@echo "wrote $@: simulated speckle under laminar flow, 6 angles x 200 frames, 3 photons per pixel, APS-U layout"
 
 # nlsq is installed without its declared requirements: see pyproject.toml.
 $(STAMP): pyproject.toml constraints.txt

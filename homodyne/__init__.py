@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .config import Job, build, load, option
     from .data import Dataset
     from .errors import ConfigError, DataError, FitError, HomodyneError
+    from .forecasting import forecast
     from .groups import conf_dir
     from .physics import two_time
     from .results import Fit
@@ -33,6 +34,7 @@ _HOME = {
     "Job": "config",
     "build": "config",
     "conf_dir": "groups",
+    "forecast": "forecasting",
     "load": "config",
     "load_run": "save",
     "option": "config",
@@ -52,6 +54,7 @@ __all__ = [
     "__version__",
     "build",
     "conf_dir",
+    "forecast",
     "load",
     "load_run",
     "option",

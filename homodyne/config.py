@@ -33,12 +33,14 @@ if TYPE_CHECKING:
     from .per_angle_scaling.base import AbstractPerAngleScaling
     from .posterior.base import AbstractPosterior
     from .report.base import AbstractReport
+    from .uncertainty.base import AbstractUncertainty
 
 BASES = {
     "mode": "AbstractMode",
     "per_angle_scaling": "AbstractPerAngleScaling",
     "noise": "AbstractNoise",
     "optimizer": "AbstractOptimizer",
+    "uncertainty": "AbstractUncertainty",
     "posterior": "AbstractPosterior",
     "cmc_backend": "AbstractCMCBackend",
     "hardware": "AbstractHardware",
@@ -55,7 +57,7 @@ class Job:
     Attributes:
         seed: every random number follows from it.
         resume: continue from the state saved in the run folder.
-        inspect: describe the data and stop.
+        inspect: describe the data and stop. forecast: say what errors to expect from a simulated experiment and stop.
         text: the resolved configuration as YAML.
     """
 
@@ -63,6 +65,7 @@ class Job:
     per_angle_scaling: "AbstractPerAngleScaling"
     noise: "AbstractNoise"
     optimizer: "AbstractOptimizer"
+    uncertainty: "AbstractUncertainty"
     posterior: "AbstractPosterior"
     cmc_backend: "AbstractCMCBackend"
     hardware: "AbstractHardware"
@@ -71,6 +74,7 @@ class Job:
     seed: int
     resume: bool
     inspect: bool
+    forecast: bool
     text: str
 
 
@@ -93,7 +97,7 @@ def build(cfg: DictConfig) -> Job:
             raise ConfigError(f"{key}: missing; accepted: {key}={' or '.join(options(key)) or '<value>'}")
     if type(values["seed"]) is not int or values["seed"] < 0:
         raise ConfigError(f"seed: found {shown(values['seed'])}; accepted: integer >= 0")
-    for key in ("resume", "inspect"):
+    for key in ("resume", "inspect", "forecast"):
         if type(values[key]) is not bool:
             raise ConfigError(f"{key}: found {shown(values[key])}; accepted: true or false")
     chosen = {group: _make(group, values[group]) for group in GROUPS}
@@ -184,6 +188,7 @@ def _check_together(job: Job) -> None:
     if job.optimizer.start == "config" and job.mode.start() is None:
         missing = [f"mode.parameters.{name}.start" for name, p in job.mode.parameters.items() if p.start is None and p.fixed is None]
         raise ConfigError(f"optimizer.start: found config, but {', '.join(missing)} are null; accepted: search, or a start for each")
+    job.uncertainty.check(job.mode)
 
 
 def _validated(cls: type[Option], settings: dict[str, Any]) -> Option:

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
-GROUPS = ("mode", "per_angle_scaling", "noise", "optimizer", "posterior", "cmc_backend", "hardware", "data", "report")
-KEYS = ("seed", "resume", "inspect")
+GROUPS = ("mode", "per_angle_scaling", "noise", "optimizer", "uncertainty", "posterior", "cmc_backend", "hardware", "data", "report")
+KEYS = ("seed", "resume", "inspect", "forecast")
 
 
 def conf_dir() -> Path:

@@ -25,7 +25,7 @@ LOGARITHMIC_EXPONENT, LOGARITHMIC_ERRORS = 0.01, 4.0
 class Identified:
     """Physical results of a minimum.
 
-    jacobian: (K, p) of the user parameters. hidden: (K,) bool, parameters that get no finite error.
+    jacobian: (K, p) of the user parameters. hidden: (K,) bool, parameters that get no finite error. known: of u.
     """
 
     parameters: dict[str, Estimate]
@@ -35,10 +35,12 @@ class Identified:
     hidden: np.ndarray
     statements: tuple[str, ...]
     t_ref: float
+    known: "Knowledge"
 
 
 @jax.jit
-def _values_and_jacobians(model: Model, u: jax.Array) -> dict[str, tuple]:
+def values_and_jacobians(model: Model, u: jax.Array) -> dict[str, tuple]:
+    """User parameters, ln of each rate (n,), and ln rate and slope at the reference time, each with its derivative by u."""
     functions = {"parameters": model.parameters, "log_rates": model.log_rates, "reference": model.reference}
     return {name: (function(u), jax.jacfwd(function)(u)) for name, function in functions.items()}
 
@@ -64,9 +66,10 @@ class Knowledge:
     def error(self, slope: np.ndarray) -> np.ndarray:
         """(k,) standard errors of quantities with derivative slope (k, p); infinite where the data do not determine them."""
         known = np.nan_to_num(slope, nan=0.0, posinf=0.0, neginf=0.0)
-        error = np.sqrt(np.maximum(np.einsum("kp,pq,kq->k", known, self.covariance, known), 0.0))
+        variance = np.einsum("kp,pq,kq->k", known, self.covariance, known)
+        error = np.sqrt(np.where(variance < 0, 0.0, variance))
         unknown = self.info.inverse.unknown(known) | (np.abs(known[:, self.limited]).sum(axis=1) > 0.1) | ~np.isfinite(slope).all(axis=1)
-        return np.where(unknown, np.inf, error)
+        return np.where(unknown | np.isnan(error), np.inf, error)
 
 
 def identify(
@@ -76,7 +79,7 @@ def identify(
 
     absent: curves that the data do not need, with the reason.
     """
-    results = jax.tree.map(np.asarray, _values_and_jacobians(model, u))
+    results = jax.tree.map(np.asarray, values_and_jacobians(model, u))
     known = Knowledge(covariance, info, _limited(model, info))
     values, jacobian = results["parameters"]
     statements: list[str] = []
@@ -96,7 +99,7 @@ def identify(
         state: Status = "fixed" if settings.fixed is not None else status[name]
         parameters[name] = Estimate(name, float(value), float(error) if state == "free" else np.nan, unit, *settings.limits, state)
     hidden = np.array([parameters[name].status != "free" for name in model.names])
-    return Identified(parameters, rates, curves, jacobian, hidden, tuple(statements), t_ref)
+    return Identified(parameters, rates, curves, jacobian, hidden, tuple(statements), t_ref, known)
 
 
 def _limited(model: Model, info: Information) -> np.ndarray:
@@ -149,7 +152,8 @@ def _law_status(
         reason, vague = _inseparable(curves[name], law, u[at], known.covariance[at, at], held)
         if not curves[name].determined:
             relative = np.min(curves[name].error / curves[name].value)
-            why = f"its error is {100 * relative:.0f} % at the best time" if np.isfinite(relative) else "nothing in them fixes its size"
+            nothing = "nothing in them fixes its size" if np.isfinite(known.covariance).all() else "their noise is not known"
+            why = f"its error is {100 * relative:.0f} % at the best time" if np.isfinite(relative) else nothing
             reason = f"{name}(t) is not determined by these data: {absent[name] if name in absent else why}"
             vague = law.names
         status |= dict.fromkeys(vague, "undetermined")

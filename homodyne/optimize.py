@@ -17,16 +17,18 @@ from scipy.special import chdtrc
 
 from .cells import bin_maps
 from .data import Dataset
+from .goodness import goodness, offset_test, sentences
 from .identifiability import Identified, identify, log_rate_slopes
 from .noise.base import Minimised, Noise
 from .optimizer.base import Solution, Task
 from .optimizer.loss import LOSSES
 from .optimizer.progress import Progress
 from .optimizer.trust_region import minimise
-from .pairsums import Pair, WeightedLoss
+from .pairsums import Pair, WeightedLoss, frame_contrast
 from .per_angle_scaling.base import Design
 from .problem import CellSource, Information, PixelSource, Problem, information, states_and_slopes
-from .results import Fit, ModelRows, Outcome
+from .results import Fit, Goodness, ModelRows, NoiseFacts, Outcome
+from .uncertainty.base import Estimated
 
 if TYPE_CHECKING:
     from .config import Job
@@ -61,11 +63,11 @@ class Fitted:
         return information(self.solution.evaluation, self.problem)
 
     @cached_property
-    def noise(self) -> Noise:
-        """Covariance of (u, coefficients) by the noise option."""
+    def minimum(self) -> Minimised:
+        """What a noise option needs to know."""
         solution, name = self.solution, self.job.optimizer.loss
         loss = None if name == "linear" or not np.isfinite(solution.scale) else WeightedLoss(LOSSES[name].weight, solution.scale)
-        minimum = Minimised(
+        return Minimised(
             problem=self.problem,
             evaluation=solution.evaluation,
             information=self.information,
@@ -75,7 +77,11 @@ class Fitted:
             pairs=self.pairs,
             fitted=self.fitted,
         )
-        return self.job.noise.covariance(minimum)
+
+    @cached_property
+    def noise(self) -> Noise:
+        """Covariance of (u, coefficients) by the noise option."""
+        return self.job.noise.covariance(self.minimum)
 
     @property
     def pairs(self) -> int:
@@ -90,7 +96,63 @@ class Fitted:
     def identified(self) -> Identified:
         size = self.information.size
         covariance = self.noise.covariance[:size, :size]
-        return identify(self.problem.model, self.job.mode, self.solution.evaluation.u, covariance, self.information, self.absent)
+        return identify(self.problem.model, self.job.mode, self.u, covariance, self.information, self.absent)
+
+    @property
+    def u(self) -> np.ndarray:
+        """(p,) the estimate: least squares, or what the noise option made of it."""
+        return self.solution.evaluation.u if self.noise.moved is None else self.noise.moved.u
+
+    @property
+    def contrast(self) -> np.ndarray:
+        """(P,) of the estimate."""
+        return self.solution.evaluation.contrast if self.noise.moved is None else self.noise.moved.contrast
+
+    @property
+    def offset(self) -> np.ndarray:
+        """(P,) of the estimate."""
+        return self.solution.evaluation.offset if self.noise.moved is None else self.noise.moved.offset
+
+    @property
+    def drift(self) -> np.ndarray | None:
+        """(P,) of the contrast, None when it is not fitted."""
+        return self.solution.evaluation.drift
+
+    @cached_property
+    def goodness(self) -> Goodness | None:
+        """Tests of the least-squares fit; None without noise to test it against."""
+        if not self.finished or not self.noise.known:
+            return None
+        found = goodness(self.minimum, self.noise)
+        if found is None:
+            return None
+        count = len(self.dataset.phi)
+        offset = offset_test(self.offset, self.scaling_covariance[:count, :count])
+        found = replace(found, tests=found.tests | {offset.name: offset})
+        return replace(found, sentences=sentences(found, self.dataset.dt, self.dataset.phi))
+
+    @property
+    def noise_facts(self) -> NoiseFacts:
+        """What the errors rest on."""
+        noise, independent = self.noise, self.minimum.independent
+        size, none = self.information.size, np.full(len(self.dataset.phi), np.nan)
+        known = np.diagonal(independent) > 0
+        ratio = np.sqrt(np.diagonal(noise.covariance)[known] / np.diagonal(independent)[known])
+        inflation = np.full(len(independent), np.nan)
+        inflation[known] = ratio
+        counted, scatter = noise.counted, noise.scatter
+        return NoiseFacts(
+            pixels=none if counted is None else counted.counting.pixels,
+            pixels_source="" if counted is None else counted.pixels_text,
+            speckle_size=np.nan if counted is None else counted.counting.r,
+            shot=none if counted is None else counted.counting.shot.mean(axis=1),
+            shot_source="" if counted is None else counted.shot_text,
+            scatter=np.nan if scatter is None or counted is None or not counted.known.all() else scatter.ratio,
+            scatter_error=np.nan if scatter is None else scatter.error,
+            independent_frames=np.nan if scatter is None else scatter.participation,
+            effective_pairs=float(self.pairs / np.mean(ratio**2)) if len(ratio) else np.nan,
+            ratio=dict(zip(self.problem.model.coordinates, inflation[:size].tolist(), strict=True)),
+        )
 
     @cached_property
     def absent(self) -> dict[str, str]:
@@ -134,21 +196,23 @@ class Fitted:
 
     @property
     def scaling_covariance(self) -> np.ndarray:
-        """(2 P, 2 P) of offset, then contrast, at all angles."""
+        """(R P, R P) of offset, then contrast, then drift where it is fitted, at all angles."""
         size, expand = self.information.size, self.information.expand
         return expand @ self.noise.covariance[size:, size:] @ expand.T
 
     def equality_test(self) -> tuple[float, int, float]:
-        """Wald test of equal contrast and offset at all angles, with this fit's covariance."""
+        """Wald test of equal contrast and offset at all angles, with this fit's covariance; NaN when that is not known."""
         count = len(self.dataset.phi)
-        values = np.concatenate([self.solution.evaluation.offset, self.solution.evaluation.contrast])
+        if not self.noise.known:
+            return np.nan, 0, np.nan
+        values = np.concatenate([self.offset, self.contrast])
         contrast = np.zeros((2 * (count - 1), 2 * count))
         for block in range(2):
             rows = slice(block * (count - 1), (block + 1) * (count - 1))
             contrast[rows, block * count] = -1.0
             contrast[rows, block * count + 1 : (block + 1) * count] = np.eye(count - 1)
         difference = contrast @ values
-        covariance = contrast @ self.scaling_covariance @ contrast.T
+        covariance = contrast @ self.scaling_covariance[: 2 * count, : 2 * count] @ contrast.T
         statistic = float(difference @ np.linalg.pinv(covariance, hermitian=True) @ difference)
         degrees = int(np.linalg.matrix_rank(covariance, hermitian=True))
         return statistic, degrees, float(chdtrc(degrees, statistic))
@@ -164,10 +228,12 @@ def fit(job: "Job", dataset: Dataset, folder: Path | None) -> tuple[Fit, ModelRo
         The Fit, and a function that gives rows of the fitted maps.
 
     Raises:
+        ConfigError: group ``uncertainty`` names what the record does not hold.
         FitError: resume was asked for and the checkpoint does not allow it.
     """
     begin = time.perf_counter()
     model = job.mode.bind(dataset.t, dataset.q, dataset.gap, dataset.phi)
+    job.uncertainty.check_model(model)
     fine, coarse = bin_maps(dataset.tiles, dataset.n)
     binned = time.perf_counter()
     log.info("%d pairs of frames, %d cells, noise of a pixel %.3g", dataset.pairs.sum(), fine.used, np.sqrt(fine.pixel_variance))
@@ -184,8 +250,8 @@ def fit(job: "Job", dataset: Dataset, folder: Path | None) -> tuple[Fit, ModelRo
             state.candidates, state.found = [first[0].solution.evaluation.u.tolist()], first[0].solution.found
         task = Task(
             problem=Problem(model, design, pixels),
-            fine=Problem(model, design, CellSource(fine, dataset.phi)),
-            coarse=Problem(model, design, CellSource(coarse, dataset.phi)),
+            fine=Problem(model, design.without_drift, CellSource(fine, dataset.phi)),
+            coarse=Problem(model, design.without_drift, CellSource(coarse, dataset.phi)),
             mode=job.mode,
             seed=job.seed,
             threads=hardware.cores,
@@ -200,7 +266,11 @@ def fit(job: "Job", dataset: Dataset, folder: Path | None) -> tuple[Fit, ModelRo
         chosen, others, decision = job.per_angle_scaling.choose(dataset, fine.pixel_variance, fit_design)
     solved = time.perf_counter()
     result = _result(chosen, others, decision, progress, fine.pixel_variance)
-    timings = {"cells": binned - begin, "fit": solved - binned, "errors": time.perf_counter() - solved}
+    known = time.perf_counter()
+    with progress.watching():
+        found = job.uncertainty.examine(_estimated(chosen, progress))
+    result = replace(result, derived=found.derived, profiles=found.profiles, contours=found.contours, comparisons=found.comparisons)
+    timings = {"cells": binned - begin, "fit": solved - binned, "errors": known - solved, "uncertainty": time.perf_counter() - known}
     return replace(result, timings=timings, peak_memory_mb=_peak_memory()), _model_rows(chosen, dataset)
 
 
@@ -209,10 +279,12 @@ def _result(chosen: Fitted, others: dict[str, Fitted], decision: str, progress: 
     evaluation, model, design = solution.evaluation, chosen.problem.model, chosen.problem.design
     count, dof = len(dataset.phi), chosen.pairs - chosen.fitted
     scaling_error = np.sqrt(np.maximum(np.diagonal(chosen.scaling_covariance), 0.0))
-    scaling_error[(scaling_error == 0) | np.tile(evaluation.projection.at_bound, 2)] = np.nan
+    scaling_error[(scaling_error == 0) | np.tile(evaluation.projection.at_bound, len(scaling_error) // count)] = np.nan
     names, covariance = _covariance(chosen, identified, scaling_error)
     chi2 = evaluation.chi2 / pixel_variance
-    decisions = [text for text in (decision, _reached(solution)) if text]
+    goodness = chosen.goodness
+    decisions = [text for text in (decision, chosen.noise.reason, _reached(solution, tested=goodness is not None)) if text]
+    statements = (*identified.statements, *solution.statements, *_scaling_statements(evaluation, design), *chosen.noise.statements)
     return Fit(
         mode=job.mode.name,
         shear_kernel=job.mode.kernel,
@@ -222,13 +294,13 @@ def _result(chosen: Fitted, others: dict[str, Fitted], decision: str, progress: 
         t_ref=identified.t_ref,
         curves=identified.curves,
         phi=dataset.phi,
-        contrast=evaluation.contrast,
-        contrast_error=scaling_error[count:],
-        offset=evaluation.offset,
+        contrast=chosen.contrast,
+        contrast_error=scaling_error[count : 2 * count],
+        offset=chosen.offset,
         offset_error=scaling_error[:count],
         names=names,
         covariance=covariance,
-        noise=job.noise.name,
+        noise=chosen.noise.option,
         noise_text=chosen.noise.text,
         sigma=float(np.sqrt(evaluation.chi2 / dof)),
         chi2=chi2,
@@ -240,38 +312,61 @@ def _result(chosen: Fitted, others: dict[str, Fitted], decision: str, progress: 
         passes=solution.passes + sum(other.solution.passes for other in others.values()),
         history=tuple(progress.history),
         minima=solution.minima,
-        statements=(*identified.statements, *solution.statements, *_scaling_statements(evaluation, design)),
+        statements=statements if goodness is None else (*statements, *goodness.sentences),
         decisions=tuple(decisions),
         coordinates=model.coordinates,
-        solution=evaluation.u,
+        solution=chosen.u,
         solution_covariance=chosen.noise.covariance[: chosen.information.size, : chosen.information.size],
         alternatives={name: other.summary for name, other in others.items()},
+        noise_facts=chosen.noise_facts,
+        goodness=goodness,
+        contrast_drift=chosen.drift,
+        contrast_drift_error=None if chosen.drift is None else scaling_error[2 * count :],
+    )
+
+
+def _estimated(chosen: Fitted, progress: Progress) -> Estimated:
+    """The fit as group ``uncertainty`` sees it."""
+    return Estimated(
+        dataset=chosen.dataset,
+        mode=chosen.job.mode,
+        minimum=chosen.minimum,
+        noise=chosen.noise,
+        identified=chosen.identified,
+        u=chosen.u,
+        noise_option=chosen.job.noise,
+        scaling=chosen.job.per_angle_scaling,
+        outcome=chosen.solution.outcome,
+        solver=chosen.job.optimizer.solver,
+        tolerances=chosen.job.optimizer.tolerances(chosen.pairs),
+        interrupted=progress.check,
     )
 
 
 def _covariance(chosen: Fitted, identified: Identified, scaling_error: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
-    """Covariance of physical parameters, contrast and offset at every angle; NaN where there is no finite error."""
+    """Covariance of physical parameters, contrast, offset (and drift) at every angle; NaN where there is no finite error."""
     size, count = chosen.information.size, len(chosen.dataset.phi)
-    expand = np.concatenate([chosen.information.expand[count:], chosen.information.expand[:count]])
+    words = ("contrast", "offset", "drift")[: len(scaling_error) // count]
+    order = np.r_[count : 2 * count, :count, 2 * count : len(scaling_error)]
     jacobian = np.nan_to_num(identified.jacobian, nan=0.0, posinf=0.0, neginf=0.0)
-    transform = np.zeros((len(jacobian) + 2 * count, len(chosen.noise.covariance)))
+    transform = np.zeros((len(jacobian) + len(order), len(chosen.noise.covariance)))
     transform[: len(jacobian), :size] = jacobian
-    transform[len(jacobian) :, size:] = expand
+    transform[len(jacobian) :, size:] = chosen.information.expand[order]
     covariance = transform @ chosen.noise.covariance @ transform.T
-    unknown = np.concatenate([identified.hidden, ~np.isfinite(scaling_error[count:]), ~np.isfinite(scaling_error[:count])])
+    unknown = np.concatenate([identified.hidden, ~np.isfinite(scaling_error[order])])
     covariance[unknown] = np.nan
     covariance[:, unknown] = np.nan
-    names = (*chosen.problem.model.names, *(f"contrast[{k}]" for k in range(count)), *(f"offset[{k}]" for k in range(count)))
-    return names, covariance
+    return (*chosen.problem.model.names, *(f"{word}[{k}]" for word in words for k in range(count))), covariance
 
 
-def _reached(solution: Solution) -> str:
+def _reached(solution: Solution, *, tested: bool) -> str:
+    """How the search ended; its own sign of misfit only where no test with the right noise takes its place."""
     found = solution.found
     if "reached" not in found:
         return ""
     excess = found["cell_excess"]
     text = f"search: best minimum reached by {found['reached']:.0f} fits on cells ({found['cell_passes']:.0f} cell passes)"
-    if excess > 10:
+    if excess > 10 and not tested:
         text += f"; chi2 on cells is {excess:.0f} standard deviations high: correlated noise, or the model does not describe the map"
     return text
 
@@ -285,12 +380,14 @@ def _scaling_statements(evaluation, design: Design) -> list[str]:
 
 
 def _model_rows(chosen: Fitted, dataset: Dataset) -> ModelRows:
-    model, evaluation = chosen.problem.model, chosen.solution.evaluation
-    x = np.asarray(states_and_slopes(model, dataset.phi, evaluation.u, slopes=False)[0])
+    model, contrast, offset = chosen.problem.model, chosen.contrast, chosen.offset
+    x = np.asarray(states_and_slopes(model, dataset.phi, chosen.u, slopes=False)[0])
+    frames = None if chosen.drift is None else frame_contrast(contrast, chosen.drift, dataset.n)
 
     def rows(angle: int, start: int, stop: int) -> np.ndarray:
-        h = _rows(model.pair, x[angle], x[angle][:, start:stop], start)
-        return evaluation.offset[angle] + evaluation.contrast[angle] * np.asarray(h)
+        h = np.asarray(_rows(model.pair, x[angle], x[angle][:, start:stop], start))
+        scale = contrast[angle] if frames is None else 0.5 * (frames[angle][start:stop, None] + frames[angle][None, :])
+        return offset[angle] + scale * h
 
     return rows
 

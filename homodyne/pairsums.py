@@ -11,6 +11,9 @@ and every sum that least squares needs is a product of row and column sums of we
 
 One tile costs one evaluation of ``pair``, a few products and m (m + 1)/2 skinny matrix products, whatever the number of
 parameters. Tiles (tiles.py) carry the mask as NaN; chunks of tiles go to one thread each and their sums are added in order.
+
+A contrast that drifts along the record multiplies h by contrast + drift rho, rho = (rho_i + rho_j)/2 with ``ramp``: three moments, the
+same sums with weights w, w rho and w rho^2, hold all that least squares then needs.
 """
 
 import os
@@ -50,6 +53,10 @@ class Pair(Protocol):
     def __call__(self, difference: tuple[jax.Array, ...]) -> jax.Array:
         """h from the m state differences (later frame minus earlier), elementwise."""
 
+    def field(self, difference: tuple[jax.Array, ...]) -> jax.Array:
+        """g1 with its sign, h = g1^2: what the third and fourth moments of speckle are made of."""
+        ...
+
 
 class Robust(Protocol):
     """Weight of a residual in units of the scale, elementwise; hashable."""
@@ -82,7 +89,10 @@ class PairSums:
 
 @dataclass(frozen=True)
 class Reweighting:
-    """Robust weights of a pass, made from the residuals at fixed states, contrast and offset of the iterate before."""
+    """Robust weights of a pass, made from the residuals at fixed states, contrast and offset of the iterate before.
+
+    contrast: (P,), or (P, n) of the frames.
+    """
 
     weight: Robust
     pair: Pair
@@ -90,6 +100,20 @@ class Reweighting:
     contrast: np.ndarray
     offset: np.ndarray
     scale: float
+
+
+Moments = tuple[PairSums, ...]
+"""Sums with weights w, w rho and w rho^2; those with w alone when no contrast drifts."""
+
+
+def ramp(n: int) -> np.ndarray:
+    """(n,) -1 at the first frame to 1 at the last: a drift along the record."""
+    return np.linspace(-1.0, 1.0, n)
+
+
+def frame_contrast(contrast: np.ndarray, drift: np.ndarray, n: int) -> np.ndarray:
+    """(P, n) contrast of every frame; a pair has the mean of its two."""
+    return contrast[:, None] + drift[:, None] * ramp(n)
 
 
 def _images(pair: Pair, difference: tuple[jax.Array, ...], y: jax.Array, w: jax.Array, order: Order):
@@ -126,11 +150,13 @@ def _images(pair: Pair, difference: tuple[jax.Array, ...], y: jax.Array, w: jax.
     return memo, wanted
 
 
-def _tile_sums(
-    pair: Pair, order: Order, robust: tuple[Robust, Pair] | None, depends: Depends, tile, weight, row, column, x, dx, robust_inputs
-):
-    """Sums over one tile. x: (m, n_pad); dx: (n_pad, sum of p_s), state by state the derivatives that are not zero."""
-    size = _size(depends)
+def _tile_sums(pair: Pair, order: Order, robust: tuple[Robust, Pair] | None, depends: Depends, tile, weight, row, column, frames):
+    """Sums over one tile.
+
+    frames: x (m, n_pad); dx (n_pad, sum of p_s), state by state the derivatives that are not zero; inputs of the robust loss and of
+    shot noise; rho (n_pad,). None for what is not wanted.
+    """
+    x, dx, robust_inputs, shot, rho = frames
     cut = partial(jax.lax.dynamic_slice_in_dim, slice_size=TILE)
     early, late = row * TILE, column * TILE
     y = tile.astype(jnp.float64)
@@ -141,13 +167,44 @@ def _tile_sums(
     def differences(states):
         return tuple(cut(s, late)[None, :] - cut(s, early)[:, None] for s in states)
 
+    def mean(values):
+        return values if values.ndim == 0 else 0.5 * (cut(values, early)[:, None] + cut(values, late)[None, :])
+
     if robust is not None:
         weigh, previous = robust
-        model = robust_inputs["offset"] + robust_inputs["contrast"] * previous(differences(robust_inputs["x"]))
+        model = robust_inputs["offset"] + mean(robust_inputs["contrast"]) * previous(differences(robust_inputs["x"]))
         w = jnp.where(used, w * weigh((y - model) / robust_inputs["scale"]), 0.0)
+    if shot is not None:
+        noise, contrast = shot
+        w = w * w * cut(noise, early)[:, None] * cut(noise, late)[None, :] * (1 + mean(contrast) * pair(differences(x)))
+        w = jnp.where(used, w, 0.0)
     memo, wanted = _images(pair, differences(x), y, w, order)
     # Without the barrier XLA would evaluate pair again inside every reduction below.
     images = dict(zip(memo, jax.lax.optimization_barrier(tuple(memo.values())), strict=True))
+    slopes = None if order == 0 else _slopes_of_tile(dx, early, late)
+    sums = _reduced(wanted, images, w, y, slopes, order, depends)
+    if rho is None:
+        return sums
+    moments, along = [sums], mean(rho)
+    for _ in range(2):
+        w, images = w * along, {key: image * along for key, image in images.items()}
+        moments.append(_reduced(wanted, images, w, y, slopes, order, depends))
+    return jnp.concatenate(moments)
+
+
+def _slopes_of_tile(dx, early, late):
+    """Derivatives of the states of the early and the late frames of a tile.
+
+    Only differences count: taken from the first frame of the tile, the Laplacian does not cancel large numbers.
+    """
+    origin = jax.lax.dynamic_slice_in_dim(dx, early, 1)
+    cut = partial(jax.lax.dynamic_slice_in_dim, slice_size=TILE)
+    return cut(dx, early) - origin, cut(dx, late) - origin
+
+
+def _reduced(wanted, images, w, y, slopes, order: Order, depends: Depends) -> jax.Array:
+    """Sums of the images of one tile, in the order of ``unpack_sums``."""
+    size = _size(depends)
     totals = [jnp.stack([jnp.sum(w), jnp.sum(w * y), jnp.sum(w * y * y)])]
     if order == 0:
         totals.append(jnp.stack([images[key].sum() for _, key in wanted]))
@@ -156,11 +213,9 @@ def _tile_sums(
     rows = {key: image @ jnp.ones(TILE) for key, image in images.items()}
     columns = {key: jnp.ones(TILE) @ image for key, image in images.items()}
     totals.append(jnp.stack([rows[key].sum() for _, key in wanted[:3]]))
-    # Only differences count: taken from the first frame of the tile, the Laplacian below does not cancel large numbers.
-    origin = jax.lax.dynamic_slice_in_dim(dx, early, 1)
-    x_early, x_late = cut(dx, early) - origin, cut(dx, late) - origin
+    x_early, x_late = slopes
     first = jnp.zeros((3, size))
-    for s, block in enumerate(_blocks(depends)):
+    for s, block in enumerate(slope_blocks(depends)):
         for kind, (sign, key) in enumerate(wanted[3 + 3 * s : 6 + 3 * s]):
             slope = columns[key] @ x_late[:, block] - rows[key] @ x_early[:, block]
             first = first.at[kind, np.array(depends[s], dtype=int)].add(sign * slope)
@@ -174,20 +229,20 @@ def _size(depends: Depends) -> int:
     return 1 + max((k for state in depends for k in state), default=-1)
 
 
-def _blocks(depends: Depends) -> list[slice]:
+def slope_blocks(depends: Depends) -> list[slice]:
     """Columns of each state in the packed derivatives."""
     ends = np.cumsum([0, *map(len, depends)])
     return [slice(int(a), int(b)) for a, b in pairwise(ends)]
 
 
-def _pack_slopes(dx: np.ndarray, depends: Depends) -> np.ndarray:
+def pack_slopes(dx: np.ndarray, depends: Depends) -> np.ndarray:
     """(sum of p_s, n) derivatives that are not zero, state by state, of (m, p, n)."""
     return np.concatenate([dx[s, np.array(used, dtype=int)] for s, used in enumerate(depends)])
 
 
 def _laplacians(wanted, images, rows, columns, x_early, x_late, depends: Depends) -> jax.Array:
     """(size, size) sum over states s, t of the Laplacian of W d_s d_t between their derivatives."""
-    blocks, size = _blocks(depends), _size(depends)
+    blocks, size = slope_blocks(depends), _size(depends)
     total = jnp.zeros((size, size))
     pairs = [(s, t) for s in range(len(depends)) for t in range(s, len(depends))]
     for (s, t), (sign, key) in zip(pairs, wanted, strict=True):
@@ -209,20 +264,20 @@ def _laplacians(wanted, images, rows, columns, x_early, x_late, depends: Depends
 
 
 @partial(jax.jit, static_argnames=("pair", "order", "robust", "depends", "at_once"))
-def _chunk_sums(pair, order, robust, depends, at_once, tiles, weights, rows, columns, x, dx, robust_inputs):
+def _chunk_sums(pair, order, robust, depends, at_once, tiles, weights, rows, columns, frames):
     """Sums over a chunk of tiles (c, TILE, TILE), ``at_once`` of them side by side (1 on a CPU, many on a GPU)."""
     one = partial(_tile_sums, pair, order, robust, depends)
-    group = jax.vmap(one, in_axes=(0, None if weights is None else 0, 0, 0, None, None, None))
+    group = jax.vmap(one, in_axes=(0, None if weights is None else 0, 0, 0, None))
 
     def step(total, items):
         tile, weight, row, column = items
-        return total + group(tile, weight, row, column, x, dx, robust_inputs).sum(axis=0), None
+        return total + group(tile, weight, row, column, frames).sum(axis=0), None
 
     def split(array):
         return None if array is None else array.reshape(-1, at_once, *array.shape[1:])
 
     size = _size(depends)
-    length = 6 + (3 * size if order else 0) + (size * size if order == 2 else 0)
+    length = (6 + (3 * size if order else 0) + (size * size if order == 2 else 0)) * (1 if frames[-1] is None else 3)
     return jax.lax.scan(step, jnp.zeros(length), (split(tiles), split(weights), split(rows), split(columns)))[0]
 
 
@@ -246,43 +301,6 @@ class WeightedLoss:
     scale: float
 
 
-@partial(jax.jit, static_argnames=("pair", "depends", "bin_size", "robust"))
-def _chunk_scores(pair: Pair, depends: Depends, bin_size: int, robust: Robust | None, tiles, rows, columns, x, dx, fit) -> jax.Array:
-    """(c, p + 2, TILE/bin, TILE/bin) sums over bins of weighted residual times dh/du, 1 and h.
-
-    dx: (n_pad, sum of p_s), as in _tile_sums. fit: offset, contrast and scale of the loss.
-    """
-    bins = TILE // bin_size
-    binning = jnp.repeat(jnp.eye(bins), bin_size, axis=0)
-
-    def binned(image):
-        return binning.T @ image @ binning
-
-    def one(item):
-        tile, row, column = item
-        offset, contrast, scale = fit
-        cut = partial(jax.lax.dynamic_slice_in_dim, slice_size=TILE)
-        early, late = row * TILE, column * TILE
-        difference = tuple(cut(state, late)[None, :] - cut(state, early)[:, None] for state in x)
-        used = ~jnp.isnan(tile)
-        h = jnp.where(used, pair(difference), 0.0)
-        r = jnp.where(used, tile.astype(jnp.float64) - offset - contrast * h, 0.0)
-        if robust is not None:
-            r = r * robust(r / scale)
-        slope = jnp.zeros((_size(depends), bins, bins))
-        for s, block in enumerate(_blocks(depends)):
-            tangent = tuple(jnp.ones_like(d) if k == s else jnp.zeros_like(d) for k, d in enumerate(difference))
-            weighted = jnp.where(used, jax.jvp(pair, (difference,), (tangent,))[1], 0.0) * r
-            # Sums over bins of w (X_j - X_i), as two products for all parameters of the state at once.
-            on_columns = jnp.einsum("bj,jp,jc->bpc", binning.T @ weighted, cut(dx, late)[:, block], binning)
-            on_rows = jnp.einsum("ib,ip,ic->bpc", binning, cut(dx, early)[:, block], weighted @ binning)
-            slope = slope.at[np.array(depends[s], dtype=int)].add((on_columns - on_rows).transpose(1, 0, 2))
-        return jnp.concatenate([slope, binned(r)[None], binned(r * h)[None]])
-
-    # One tile after the other: side by side their images would leave the cache.
-    return jax.lax.map(one, (tiles, rows, columns))
-
-
 class PixelSums:
     """Sums over all pixels of a set of maps, chunk by chunk, on all threads.
 
@@ -294,7 +312,7 @@ class PixelSums:
     """
 
     def __init__(self, tiles, n: int, *, weights=None, threads: int | None = None, tiles_at_once: int = 1) -> None:
-        self.tiles, self.weights = tiles, weights
+        self.tiles, self.weights, self.n = tiles, weights, n
         self.threads = threads or len(os.sched_getaffinity(0))
         self.at_once = tiles_at_once
         self.rows, self.columns = tile_index(n)
@@ -306,29 +324,55 @@ class PixelSums:
         self.width = -(-n // TILE) * TILE
 
     def __call__(
-        self, pair: Pair, depends: Depends, x: np.ndarray, dx: np.ndarray, order: Order, reweighting: Reweighting | None = None
+        self,
+        pair: Pair,
+        depends: Depends,
+        x: np.ndarray,
+        dx: np.ndarray,
+        order: Order,
+        reweighting: Reweighting | None = None,
+        shot: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> PairSums:
-        """Sums of ``pair`` at states x (P, m, n) with derivatives dx (P, m, p, n); dx is not read at order 0."""
+        """Sums of ``pair`` at states x (P, m, n) with derivatives dx (P, m, p, n); dx is not read at order 0.
+
+        With ``shot``, noise s (P, n) and contrast b, (P,) or (P, n) of the frames, the weights w become w^2 s_i s_j (1 + b h): the
+        variance that photon counting alone gives the same sums.
+        """
+        return self.moments(pair, depends, x, dx, order, reweighting, shot, drift=False)[0]
+
+    def moments(
+        self,
+        pair: Pair,
+        depends: Depends,
+        x: np.ndarray,
+        dx: np.ndarray,
+        order: Order,
+        reweighting: Reweighting | None = None,
+        shot: tuple[np.ndarray, np.ndarray] | None = None,
+        *,
+        drift: bool,
+    ) -> Moments:
+        """The same sums, and with ``drift`` those with weights w rho and w rho^2, from one pass."""
         if order == 0:
             depends = ((),) * len(depends)
-        packed = np.array([_pack_slopes(slope, depends) for slope in dx])
+        packed = np.array([pack_slopes(slope, depends) for slope in dx])
         padding = [(0, 0)] * (x.ndim - 1) + [(0, self.width - x.shape[-1])]
         states = np.pad(x, padding, mode="edge")
         slopes = np.pad(packed, padding, mode="edge").transpose(0, 2, 1)
         previous = None if reweighting is None else np.pad(reweighting.x, padding, mode="edge")
         robust = None if reweighting is None else (reweighting.weight, reweighting.pair)
+        rho = self.padded(ramp(self.n)) if drift else None
 
         def task(angle: int, start: int) -> np.ndarray:
             inputs = None
             if reweighting is not None and previous is not None:
-                contrast, offset = reweighting.contrast[angle], reweighting.offset[angle]
+                contrast, offset = self.padded(reweighting.contrast[angle]), reweighting.offset[angle]
                 inputs = {"x": previous[angle], "contrast": contrast, "offset": offset, "scale": reweighting.scale}
-            tiles, rows, columns = self._chunk(self.tiles, angle, start)
-            weights = None if self.weights is None else self._chunk(self.weights, angle, start)[0]
-            sums = _chunk_sums(
-                pair, order, robust, depends, self.at_once, tiles, weights, rows, columns, states[angle], slopes[angle], inputs
-            )
-            return np.asarray(sums)
+            tiles, rows, columns = self.chunk(self.tiles, angle, start)
+            weights = None if self.weights is None else self.chunk(self.weights, angle, start)[0]
+            own = None if shot is None else (np.pad(shot[0][angle], (0, self.width - self.n)), self.padded(shot[1][angle]))
+            at = (states[angle], slopes[angle], inputs, own, rho)
+            return np.asarray(_chunk_sums(pair, order, robust, depends, self.at_once, tiles, weights, rows, columns, at))
 
         starts = range(0, len(self.rows), self.length)
         tasks = [(angle, start) for angle in range(len(states)) for start in starts]
@@ -336,49 +380,28 @@ class PixelSums:
             # Shown on a terminal only, and only when a pass is long enough to wonder.
             parts = list(tqdm(pool.map(lambda item: task(*item), tasks), "pass", len(tasks), leave=False, delay=3.0, disable=None))
         totals = np.array(parts).reshape(len(states), len(starts), -1).sum(axis=1)
-        return unpack_sums(totals, _size(depends), order)
+        each = np.split(totals, 3, axis=-1) if drift else [totals]
+        return tuple(unpack_sums(part, _size(depends), order) for part in each)
+
+    def padded(self, values: np.ndarray) -> np.ndarray:
+        """(width,) of (n,) numbers of the frames; a single number stays one."""
+        return np.pad(values, (0, self.width - self.n), mode="edge") if values.ndim else values
+
+    def pair_means(self, values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """(c, TILE, TILE) means of the two frames' numbers (n,) in tiles; a single number stays one."""
+        if values.ndim == 0:
+            return values
+        tiles = self.padded(values).reshape(-1, TILE)
+        return 0.5 * (tiles[rows][:, :, None] + tiles[columns][:, None, :])
 
     def values(self, pair: Pair, x: np.ndarray, angle: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
         """Chunks of one map at its states x (m, n): (c,) tile rows and columns, (c, TILE, TILE) c2 (NaN where not used) and h."""
         states = np.pad(x, [(0, 0), (0, self.width - x.shape[-1])], mode="edge")
         for start in range(0, len(self.rows), self.length):
-            tiles, rows, columns = self._chunk(self.tiles, angle, start)
+            tiles, rows, columns = self.chunk(self.tiles, angle, start)
             yield rows, columns, tiles.astype(np.float64), np.asarray(_chunk_values(pair, rows, columns, states))
 
-    def score_images(
-        self,
-        pair: Pair,
-        depends: Depends,
-        x: np.ndarray,
-        dx: np.ndarray,
-        angle: int,
-        fit: tuple[float, float],
-        loss: WeightedLoss | None,
-        bin_size: int,
-    ) -> np.ndarray:
-        """Score images of one map, for errors from residuals.
-
-        Args:
-            x: (m, n) states and dx: (m, p, n) their derivatives. fit: offset and contrast. loss: None for least squares.
-            bin_size: frames summed into one row and one column, a power of two up to TILE.
-
-        Returns:
-            (p + 2, b, b), symmetric: the weighted residual times dh/du, times 1, and times h; 0 where not used.
-        """
-        padding = [(0, 0), (0, self.width - x.shape[-1])]
-        states = np.pad(x, padding, mode="edge")
-        slopes = np.pad(_pack_slopes(dx, depends), padding, mode="edge").T
-        step, bins = TILE // bin_size, self.width // bin_size
-        image = np.zeros((dx.shape[1] + 2, bins, bins))
-        robust, scale = (None, 1.0) if loss is None else (loss.weight, loss.scale)
-        for start in range(0, len(self.rows), self.length):
-            tiles, rows, columns = self._chunk(self.tiles, angle, start)
-            parts = _chunk_scores(pair, depends, bin_size, robust, tiles, rows, columns, states, slopes, (*fit, scale))
-            for part, row, column in zip(np.asarray(parts), rows, columns, strict=True):
-                image[:, row * step : (row + 1) * step, column * step : (column + 1) * step] += part
-        return image + image.transpose(0, 2, 1)
-
-    def _chunk(self, source, angle: int, start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def chunk(self, source, angle: int, start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         stop = min(start + self.length, len(self.rows))
         tiles, rows, columns = source[angle, start:stop], self.rows[start:stop], self.columns[start:stop]
         missing = self.length - (stop - start)

@@ -94,6 +94,13 @@ def decay(difference: tuple[jax.Array, ...], power: int) -> jax.Array:
     return jnp.exp(-difference[0]) * sinc(difference[1]) ** power
 
 
+def field_correlation(difference: tuple[jax.Array, ...], power: int) -> jax.Array:
+    """g1 with its sign, h = g1^2; the phase of each frame that is left out cancels in every intensity."""
+    if len(difference) == 1:
+        return jnp.exp(-0.5 * difference[0])
+    return jnp.exp(-0.5 * difference[0]) * sinc(difference[1]) ** (power // 2)
+
+
 def two_time(
     parameters: Mapping[str, float],
     phi: ArrayLike,

@@ -7,16 +7,18 @@ import logging
 from pathlib import Path
 
 from .config import Job
+from .forecasting import forecast_of
 from .optimize import fit as fit_dataset
 from .results import Fit
 from .save import save_run
+from .speckle import speckle_sums
 from .table import summary
 
 log = logging.getLogger(__name__)
 
 
 def run(job: Job, folder: Path) -> Fit | None:
-    """Phases 2 to 4: read, fit, save. Returns the Fit, or None when the job only inspects the data.
+    """Phases 2 to 4: read, fit, save. Returns the Fit, or None when the job only inspects the data or forecasts errors.
 
     Raises:
         ConfigError, DataError, FitError: as the phases do.
@@ -24,6 +26,11 @@ def run(job: Job, folder: Path) -> Fit | None:
     job.hardware.configure()
     if job.inspect:
         _say(job.data.inspect())
+        return None
+    if job.forecast:
+        dataset, pixels_per_speckle = job.data.plan()
+        size, long_range = speckle_sums(pixels_per_speckle)
+        _say(str(forecast_of(dataset, job.mode, job.per_angle_scaling, speckle_size=size, long_range=long_range)))
         return None
     dataset = job.data.load()
     for note in dataset.provenance.notes:

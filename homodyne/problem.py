@@ -4,8 +4,7 @@
 search and the final fit share every line.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +17,7 @@ import numpy as np
 from .cells import Cells, CellSums
 from .data import Dataset
 from .mode.base import Model
-from .pairsums import LEVEL, Order, PairSums, PixelSums, Reweighting, WeightedLoss
+from .pairsums import LEVEL, Moments, Order, PairSums, PixelSums, Reweighting, WeightedLoss, frame_contrast
 from .per_angle_scaling.base import Design
 from .projection import Projection, project
 
@@ -60,44 +59,37 @@ class PixelSource:
 
     def __init__(self, dataset: Dataset, *, threads: int, tiles_at_once: int, weights=None, reweighting: Reweighting | None = None) -> None:
         self.dataset, self.reweighting = dataset, reweighting
-        self._kernel = PixelSums(dataset.tiles, dataset.n, weights=weights, threads=threads, tiles_at_once=tiles_at_once)
+        self.kernel = PixelSums(dataset.tiles, dataset.n, weights=weights, threads=threads, tiles_at_once=tiles_at_once)
 
     def sums(self, model: Model, u: np.ndarray, order: Order) -> PairSums:
+        return self.moments(model, u, order, drift=False)[0]
+
+    def moments(self, model: Model, u: np.ndarray, order: Order, *, drift: bool) -> Moments:
+        """The same sums, and with ``drift`` those that a drift of the contrast needs."""
         x, dx = states_and_slopes(model, self.dataset.phi, u, slopes=order > 0)
-        return self._kernel(model.pair, model.depends, np.asarray(x), np.asarray(dx), order, self.reweighting)
+        return self.kernel.moments(model.pair, model.depends, np.asarray(x), np.asarray(dx), order, self.reweighting, drift=drift)
+
+    def shot_moments(self, model: Model, fit: "Evaluation", shot: np.ndarray) -> Moments:
+        """Variance of the normal equations' right side at a fit by photon counting alone; shot (P, n). See ``PixelSums``."""
+        x, dx = (np.asarray(part) for part in states_and_slopes(model, self.dataset.phi, fit.u, slopes=True))
+        light = (shot, np.maximum(fit.contrast_along(self.dataset.n), 0.0))
+        return self.kernel.moments(model.pair, model.depends, x, dx, 2, self.reweighting, light, drift=fit.drift is not None)
 
     def residuals(self, model: Model, fit: "Evaluation") -> Iterator[np.ndarray]:
         """Residuals c2 - model of all used pixels, unweighted, chunk by chunk."""
         x = np.asarray(states_and_slopes(model, self.dataset.phi, fit.u, slopes=False)[0])
+        contrast = fit.contrast_along(self.dataset.n)
         for angle in range(len(x)):
-            for _, _, c2, h in self._kernel.values(model.pair, x[angle], angle):
-                residual = c2 - (fit.offset[angle] + fit.contrast[angle] * h)
+            for rows, columns, c2, h in self.kernel.values(model.pair, x[angle], angle):
+                residual = c2 - (fit.offset[angle] + self.kernel.pair_means(contrast[angle], rows, columns) * h)
                 yield residual[np.isfinite(residual)]
-
-    def scores[R](
-        self, model: Model, fit: "Evaluation", bin_size: int, loss: "WeightedLoss | None", reduce: Callable[[np.ndarray], R]
-    ) -> list[R]:
-        """``reduce`` of the score images of every angle, each in a thread of its own so that no two images wait in memory.
-
-        An image (p + 2, b, b) is the weighted residual times the derivative of c2 with respect to u, offset and contrast; its sum
-        over i < j is the score, zero at the minimum. See ``PixelSums.score_images``.
-        """
-        x, dx = (np.asarray(part) for part in states_and_slopes(model, self.dataset.phi, fit.u, slopes=True))
-
-        def reduced(angle: int) -> R:
-            scaling = float(fit.offset[angle]), float(fit.contrast[angle])
-            image = self._kernel.score_images(model.pair, model.depends, x[angle], dx[angle], angle, scaling, loss, bin_size)
-            image[: dx.shape[2]] *= fit.contrast[angle]
-            return reduce(image)
-
-        with ThreadPoolExecutor(self._kernel.threads) as pool:
-            return list(pool.map(reduced, range(len(x))))
 
     def reweighted(self, model: Model, fit: "Evaluation", loss: WeightedLoss) -> "PixelSource":
         """The same pixels with robust weights from the residuals of a fit."""
         x, _ = states_and_slopes(model, self.dataset.phi, fit.u, slopes=False)
         source = copy(self)
-        source.reweighting = Reweighting(loss.weight, model.pair, np.asarray(x), fit.contrast, fit.offset - LEVEL, loss.scale)
+        contrast = fit.contrast_along(self.dataset.n)
+        source.reweighting = Reweighting(loss.weight, model.pair, np.asarray(x), contrast, fit.offset - LEVEL, loss.scale)
         return source
 
 
@@ -130,6 +122,12 @@ class Evaluation:
     projection: Projection
     decay: np.ndarray
     """(P,) weighted mean of h over the used pairs."""
+    drift: np.ndarray | None = None
+    """(P,) of the contrast: half its change from the first frame to the last; None when it is not fitted."""
+
+    def contrast_along(self, n: int) -> np.ndarray:
+        """(P, n) contrast of the frames when it drifts, (P,) when not."""
+        return self.contrast if self.drift is None else frame_contrast(self.contrast, self.drift, n)
 
     @property
     def finite(self) -> bool:
@@ -157,11 +155,15 @@ class Problem:
     def evaluate(self, u: np.ndarray, order: Order = 2) -> Evaluation:
         """One pass over the source."""
         u = np.asarray(u, dtype=np.float64)
-        sums = self.source.sums(self.model, u, order)
-        projection = project(sums, self.design)
-        return Evaluation(
-            u, float(projection.chi2), projection.contrast, projection.offset + LEVEL, projection, sums.h / np.maximum(sums.w, 1.0)
-        )
+        if self.design.drift:
+            assert isinstance(self.source, PixelSource), "cells know no drift"
+            moments = self.source.moments(self.model, u, order, drift=True)
+        else:
+            moments = (self.source.sums(self.model, u, order),)
+        projection = project(moments, self.design)
+        decay = moments[0].h / np.maximum(moments[0].w, 1.0)
+        offset = projection.offset + LEVEL
+        return Evaluation(u, float(projection.chi2), projection.contrast, offset, projection, decay, projection.drift)
 
     def with_model(self, model: Model) -> "Problem":
         return replace(self, model=model)
@@ -210,7 +212,8 @@ class Information:
         bread: (p + G k, p + G k) inverse; covariance = sigma^2 bread for independent pixels. Zero for held coordinates.
         held: (p,) bool, coordinates at a limit of the box.
         inverse: of the projected matrix of the free coordinates, in all of them.
-        expand: (2 P, G k) offset and contrast of every angle from the coefficients: rows offset[0..P), contrast[0..P).
+        expand: (R P, G k) offset, contrast and, where it is fitted, drift of every angle from the coefficients: rows offset[0..P),
+            contrast[0..P), drift[0..P).
     """
 
     bread: np.ndarray
@@ -251,12 +254,12 @@ def information(evaluation: Evaluation, problem: Problem) -> Information:
 
 
 def expansion(design: Design) -> np.ndarray:
-    """(2 P, G k): offset of every angle, then contrast of every angle, as linear functions of the coefficients."""
-    groups, _, _, k = design.matrix.shape
+    """(R P, G k): offset of every angle, then contrast, then drift if there is one, as linear functions of the coefficients."""
+    groups, _, rows, k = design.matrix.shape
     count = design.members.size
-    expand = np.zeros((2 * count, groups * k))
+    expand = np.zeros((rows * count, groups * k))
     for g in range(groups):
         at = slice(g * k, (g + 1) * k)
-        expand[design.members[g], at] = design.matrix[g, :, 0]
-        expand[count + design.members[g], at] = design.matrix[g, :, 1]
+        for row in range(rows):
+            expand[row * count + design.members[g], at] = design.matrix[g, :, row]
     return expand

@@ -14,12 +14,19 @@ from typing import Any
 import numpy as np
 
 from . import __version__
+from .correlation import correlation
 from .data.dataset import Dataset
 from .physics import SHEAR_KERNELS
 from .pictures import FULL_LIMIT, Cuts, FullMaps, Maps, Pictures
-from .results import Curve, Estimate, Fit, Iteration, Minimum, Outcome
+from .results import Comparison, Contour, Curve, Derived, Estimate, Fit, Goodness, Iteration, Minimum, NoiseFacts, Outcome, Profile, Test
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+GOODNESS_ARRAYS = ("lag_edges", "lag", "age", "z", "z_lag", "z_age")
+"""What of Goodness is in fit.npz."""
+
+PROFILE_ARRAYS, CONTOUR_ARRAYS = ("value", "rise", "root"), ("edge", "inner", "points", "estimate", "covariance")
+"""What of each Profile and Contour is in fit.npz."""
 
 PACKAGES = ("jax", "numpy", "scipy")
 
@@ -65,7 +72,8 @@ def document(*, seed: int, hardware: Mapping[str, Any], dataset: Dataset, fit: F
             "pairs": fit.pairs,
             "dof": fit.dof,
         },
-        "noise": {"option": fit.noise, "text": fit.noise_text},
+        "noise": {"option": fit.noise, "text": fit.noise_text} | ({} if fit.noise_facts is None else asdict(fit.noise_facts)),
+        "goodness": None if fit.goodness is None else _goodness(fit.goodness),
         "statements": fit.statements,
         "decisions": fit.decisions,
         "conventions": {
@@ -74,9 +82,11 @@ def document(*, seed: int, hardware: Mapping[str, Any], dataset: Dataset, fit: F
             "D0": D0_TEXT,
         },
         "covariance": _physical_covariance(fit),
-        "curves": {
-            key: {"name": c.name, "unit": c.unit, "determined": c.determined, "best_time": c.best_time} for key, c in fit.curves.items()
-        },
+        "curves": _curve_facts(fit.curves),
+        "derived": None if fit.derived is None else _derived(fit.derived),
+        "profiles": {name: _without(found, PROFILE_ARRAYS) for name, found in fit.profiles.items()},
+        "contours": [_without(found, CONTOUR_ARRAYS) for found in fit.contours],
+        "comparisons": [asdict(found) for found in fit.comparisons],
         "alternatives": fit.alternatives,
         "minima": [asdict(minimum) for minimum in fit.minima],
         "history": [asdict(iteration) for iteration in fit.history],
@@ -107,14 +117,20 @@ def arrays(dataset: Dataset, fit: Fit, pictures: Pictures) -> dict[str, np.ndarr
         "contrast_error": fit.contrast_error,
         "offset": fit.offset,
         "offset_error": fit.offset_error,
+        **_drift(fit),
         "names": np.array(fit.names, dtype=np.str_),
         "covariance": fit.covariance,
         "coordinates": np.array(fit.coordinates, dtype=np.str_),
         "solution": fit.solution,
         "solution_covariance": fit.solution_covariance,
     }
-    for key, curve in fit.curves.items():
-        content |= {f"curve_{key}_t": curve.t, f"curve_{key}_value": curve.value, f"curve_{key}_error": curve.error}
+    content |= _curve_arrays("curve", fit.curves) | ({} if fit.derived is None else _curve_arrays("derived", fit.derived.curves))
+    for key, profile in fit.profiles.items():
+        content |= {f"profile_{key}_{name}": getattr(profile, name) for name in PROFILE_ARRAYS}
+    for k, contour in enumerate(fit.contours):
+        content |= {f"contour_{k}_{name}": getattr(contour, name) for name in CONTOUR_ARRAYS}
+    if fit.goodness is not None:
+        content |= {f"goodness_{name}": getattr(fit.goodness, name) for name in GOODNESS_ARRAYS}
     groups = {"maps": pictures.maps, "equal_lag": pictures.equal_lag, "equal_age": pictures.equal_age}
     for prefix, group in (groups | ({} if pictures.full is None else {"full": pictures.full})).items():
         content |= {f"{prefix}_{name}": array for name, array in vars(group).items()}
@@ -131,7 +147,7 @@ def read_fit(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> F
         parameters=_estimates(document["parameters"]),
         t_ref=number(document["t_ref"]),
         rates=_estimates(document["rates"]),
-        curves={key: _curve(key, facts, arrays) for key, facts in document["curves"].items()},
+        curves=_curves("curve", document["curves"], arrays),
         phi=arrays["phi"],
         contrast=arrays["contrast"],
         contrast_error=arrays["contrast_error"],
@@ -159,6 +175,13 @@ def read_fit(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> F
         alternatives={name: numbers(values) for name, values in document["alternatives"].items()},
         timings=numbers(document["timings"]),
         peak_memory_mb=number(document["peak_memory_mb"]),
+        noise_facts=_noise_facts(document["noise"]),
+        goodness=None if document["goodness"] is None else _read_goodness(document["goodness"], arrays),
+        **{name: arrays[name] for name in ("contrast_drift", "contrast_drift_error") if name in arrays},
+        derived=None if document["derived"] is None else _read_derived(document["derived"], arrays),
+        profiles={name: _read_profile(name, facts, arrays) for name, facts in document["profiles"].items()},
+        contours=tuple(_read_contour(k, facts, arrays) for k, facts in enumerate(document["contours"])),
+        comparisons=tuple(_comparison(facts) for facts in document["comparisons"]),
     )
 
 
@@ -221,16 +244,82 @@ def _per_angle(dataset: Dataset, fit: Fit) -> list[dict[str, Any]]:
         "contrast_error": fit.contrast_error,
         "offset": fit.offset,
         "offset_error": fit.offset_error,
+        **_drift(fit),
         "pairs": dataset.pairs,
         "pixels": dataset.pixels,
     }
     return [{name: column[k] for name, column in columns.items()} for k in range(len(fit.phi))]
 
 
+def _drift(fit: Fit) -> dict[str, np.ndarray]:
+    """What is only there when a drift of the contrast was fitted."""
+    found = {"contrast_drift": fit.contrast_drift, "contrast_drift_error": fit.contrast_drift_error}
+    return {name: values for name, values in found.items() if values is not None}
+
+
+def _noise_facts(facts: Mapping[str, Any]) -> NoiseFacts | None:
+    if "pixels" not in facts:
+        return None
+    arrays = {name: np.array([number(value) for value in facts[name]]) for name in ("pixels", "shot")}
+    single = ("speckle_size", "scatter", "scatter_error", "independent_frames", "effective_pairs")
+    values: dict[str, Any] = arrays | {name: number(facts[name]) for name in single}
+    return NoiseFacts(**values, pixels_source=facts["pixels_source"], shot_source=facts["shot_source"], ratio=numbers(facts["ratio"]))
+
+
+def _goodness(found: Goodness) -> dict[str, Any]:
+    tests = {name: {"statistic": t.statistic, "rank": t.rank, "p_value": t.p_value} for name, t in found.tests.items()}
+    rest = {name: getattr(found, name) for name in ("angles", "scatter", "scatter_error", "scaled", "sentences")}
+    return {"tests": tests} | rest
+
+
+def _read_goodness(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Goodness:
+    return Goodness(
+        tests={name: Test(name, number(t["statistic"]), t["rank"], number(t["p_value"])) for name, t in facts["tests"].items()},
+        angles=tuple(number(value) for value in facts["angles"]),
+        scatter=number(facts["scatter"]),
+        scatter_error=number(facts["scatter_error"]),
+        scaled=facts["scaled"],
+        sentences=tuple(facts["sentences"]),
+        **{name: arrays[f"goodness_{name}"] for name in GOODNESS_ARRAYS},
+    )
+
+
+def _comparison(facts: Mapping[str, Any]) -> Comparison:
+    numbers = {name: number(facts[name]) for name in ("statistic", "p_value", "bic")}
+    return Comparison(name=facts["name"], extra=facts["extra"], text=facts["text"], **numbers)
+
+
 def _physical_covariance(fit: Fit) -> dict[str, Any]:
-    """Names and covariance of the physical parameters; that of all numbers is in fit.npz."""
-    index = [fit.names.index(name) for name in fit.parameters if name in fit.names]
-    return {"names": [fit.names[k] for k in index], "matrix": fit.covariance[np.ix_(index, index)]}
+    """Names, covariance and correlation of the physical parameters; the covariance of all numbers is in fit.npz."""
+    found = correlation(fit)
+    facts = {"correlation": found.matrix, "condition": found.condition, "sentence": found.sentence}
+    return {"names": found.names, "matrix": found.covariance} | facts
+
+
+def _derived(derived: Derived) -> dict[str, Any]:
+    return {"quantities": _by_name(derived.quantities), "curves": _curve_facts(derived.curves), "statements": derived.statements}
+
+
+def _read_derived(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Derived:
+    return Derived(_estimates(facts["quantities"]), _curves("derived", facts["curves"], arrays), tuple(facts["statements"]))
+
+
+def _without(found: Profile | Contour, left_out: tuple[str, ...]) -> dict[str, Any]:
+    """The fields that are not in fit.npz."""
+    return {name: value for name, value in asdict(found).items() if name not in left_out}
+
+
+def _read_profile(key: str, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Profile:
+    values: dict[str, Any] = {name: arrays[f"profile_{key}_{name}"] for name in PROFILE_ARRAYS}
+    values |= {name: number(facts[name]) for name in ("estimate", "error", "confidence", "inflation")}
+    values |= {"lower": _bound(facts["lower"], -np.inf), "upper": _bound(facts["upper"], np.inf)}
+    return Profile(facts["name"], facts["unit"], **values, sentence=facts["sentence"])
+
+
+def _read_contour(k: int, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Contour:
+    values: dict[str, Any] = {name: arrays[f"contour_{k}_{name}"] for name in CONTOUR_ARRAYS}
+    values |= {name: tuple(facts[name]) for name in ("names", "units")}
+    return Contour(**values, confidence=number(facts["confidence"]), closed=facts["closed"], sentence=facts["sentence"])
 
 
 def _data(dataset: Dataset) -> dict[str, Any]:
@@ -257,12 +346,28 @@ def _estimates(documents: Mapping[str, Any]) -> dict[str, Estimate]:
 
 
 def _estimate(name: str, value: Any, error: Any, unit: str, lower: Any, upper: Any, status: Any) -> Estimate:
-    low, high = (-np.inf if lower is None else float(lower)), (np.inf if upper is None else float(upper))
-    return Estimate(name, number(value), number(error), unit, low, high, status)
+    return Estimate(name, number(value), number(error), unit, _bound(lower, -np.inf), _bound(upper, np.inf), status)
+
+
+def _bound(value: float | None, infinity: float) -> float:
+    """A JSON number as float; null is no bound."""
+    return infinity if value is None else float(value)
+
+
+def _curve_facts(curves: Mapping[str, Curve]) -> dict[str, dict[str, Any]]:
+    return {key: {"name": c.name, "unit": c.unit, "determined": c.determined, "best_time": c.best_time} for key, c in curves.items()}
+
+
+def _curve_arrays(prefix: str, curves: Mapping[str, Curve]) -> dict[str, np.ndarray]:
+    return {f"{prefix}_{key}_{part}": getattr(curve, part) for key, curve in curves.items() for part in ("t", "value", "error")}
+
+
+def _curves(prefix: str, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Curve]:
+    return {key: _curve(f"{prefix}_{key}", item, arrays) for key, item in facts.items()}
 
 
 def _curve(key: str, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Curve:
-    t, value, error = (arrays[f"curve_{key}_{part}"] for part in ("t", "value", "error"))
+    t, value, error = (arrays[f"{key}_{part}"] for part in ("t", "value", "error"))
     return Curve(facts["name"], facts["unit"], t, value, error, facts["determined"], number(facts["best_time"]))
 
 

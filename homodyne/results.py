@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -75,6 +76,73 @@ class Minimum:
 
 
 @dataclass(frozen=True)
+class NoiseFacts:
+    """What the errors rest on.
+
+    Attributes:
+        pixels: (P,) detector pixels of each map that were assumed, NaN where the noise option needs none. pixels_source: in words.
+        speckle_size: sum over a speckle of the squared |field correlation|^2 between pixels, NaN where not used.
+        shot: (P,) mean shot noise of a frame relative to its squared mean, NaN where not used. shot_source: in words.
+        scatter: observed over expected sum of squared residuals, N over the number of pixels that the residuals show; NaN where not used.
+        scatter_error: of that. independent_frames: frames that count as independent, mean over angles; NaN where not used.
+        effective_pairs: number of independent pixels that would give errors of the same size.
+        ratio: error of each solver coordinate over its error if pixels were independent.
+    """
+
+    pixels: np.ndarray
+    pixels_source: str
+    speckle_size: float
+    shot: np.ndarray
+    shot_source: str
+    scatter: float
+    scatter_error: float
+    independent_frames: float
+    effective_pairs: float
+    ratio: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Test:
+    """A chi-square test: statistic, its degrees of freedom, and the probability of a larger one if the fitted model is true."""
+
+    name: str
+    statistic: float
+    rank: int
+    p_value: float
+
+    # pytest collects classes by this name unless told not to.
+    __test__ = False
+
+
+@dataclass(frozen=True)
+class Goodness:
+    """Whether the model describes the maps, with the covariance of speckle for the residuals (goodness.py).
+
+    Attributes:
+        tests: lag_age, lag, lag_all_angles, contrast_drift unless it is fitted, offset, and rival when another fit was compared.
+        angles: (P,) p-value of lag_age at each angle.
+        lag_edges: (L + 1,) frames. lag, age: (B,) class of each block. z: (P, B) standardised block means of the residuals.
+        z_lag: (P, L) summed over ages; z_age: (P, A) over lags.
+        scatter, scatter_error: observed over expected scatter, NaN where the number of pixels was taken from it.
+        scaled: True when the number of pixels was taken from the residuals, which makes the tests conservative.
+        sentences: what the tests say.
+    """
+
+    tests: dict[str, Test]
+    angles: tuple[float, ...]
+    lag_edges: np.ndarray
+    lag: np.ndarray
+    age: np.ndarray
+    z: np.ndarray
+    z_lag: np.ndarray
+    z_age: np.ndarray
+    scatter: float
+    scatter_error: float
+    scaled: bool
+    sentences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Fit:
     """The result of phase 3.
 
@@ -84,8 +152,8 @@ class Fit:
         t_ref: geometric mean of the first and last time, s.
         curves: rates against time.
         phi, contrast, contrast_error, offset, offset_error: (P,) each.
-        names, covariance: K names (physical, then contrast[i], then offset[i]) and their (K, K) covariance; NaN where a
-            parameter has no finite error.
+        names, covariance: K names (physical, then contrast[i], then offset[i], then drift[i] where it is fitted) and their (K, K)
+            covariance; NaN where a parameter has no finite error.
         noise, noise_text: option that made the errors, and what it assumes.
         sigma: rms residual of a pixel.
         chi2: sum of squared residuals in units of the pixel noise variance, which is estimated without a model (cells.py).
@@ -94,6 +162,9 @@ class Fit:
         decisions: every automatic choice, with its reason.
         alternatives: physical parameters of other scalings that were fitted on the way (``auto``).
         coordinates, solution, solution_covariance: the solver's own variables, their values and covariance.
+        noise_facts: what the errors rest on. goodness: None when nothing is known of the noise.
+        contrast_drift, contrast_drift_error: (P,) half the change of the contrast from the first frame to the last; None: not fitted.
+        derived: quantities that follow from the parameters. profiles, contours, comparisons: what group ``uncertainty`` was asked for.
     """
 
     mode: str
@@ -132,7 +203,108 @@ class Fit:
     """Seconds of each stage."""
     peak_memory_mb: float = float("nan")
     """Largest resident memory of the process up to the end of the fit."""
+    noise_facts: NoiseFacts | None = None
+    goodness: Goodness | None = None
+    derived: "Derived | None" = None
+    profiles: "dict[str, Profile]" = field(default_factory=dict)
+    contours: "tuple[Contour, ...]" = ()
+    comparisons: "tuple[Comparison, ...]" = ()
+    contrast_drift: np.ndarray | None = None
+    contrast_drift_error: np.ndarray | None = None
 
     @property
     def success(self) -> bool:
         return self.outcome.success
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A rival of the fit on the same pixels.
+
+    Attributes:
+        statistic: rise of chi2 in its calibrated unit (nested models), or the directed chi-square of this fit. extra: numbers that the
+            rival fits more (negative: fewer). p_value: of the simpler model; of this fit when neither contains the other.
+        bic: BIC of the rival minus that of the fit, NaN when not nested. text: the verdict in words.
+    """
+
+    name: str
+    statistic: float
+    extra: int
+    p_value: float
+    bic: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Derived:
+    """What follows from the fitted numbers, with errors by the delta method (derived.py).
+
+    Attributes:
+        quantities: by name, for example ``relaxation_time(5 s)``; the error is NaN where the data do not determine one.
+        curves: relaxation time at each age and strain so far, s and 1; NaN where the map does not decay within the record.
+        statements: what was assumed or could not be worked out, in words.
+    """
+
+    quantities: dict[str, Estimate]
+    curves: dict[str, Curve]
+    statements: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """chi2 along one parameter, everything else fitted again at each value (profile.py).
+
+    Attributes:
+        value: (K,) ascending, the estimate among them. rise: (K,) of chi2, in units of the residual variance.
+        root: (K,) signed root of the calibrated rise: a standard normal deviate.
+        estimate, error: value and linear standard error, NaN where there is none.
+        lower, upper: ends of the interval; infinite where the search met no end.
+        inflation: standard error over that of independent pixels, which calibrates the rise.
+        sentence: where an end is missing and how far it was searched, or empty.
+    """
+
+    name: str
+    unit: str
+    value: np.ndarray
+    rise: np.ndarray
+    root: np.ndarray
+    estimate: float
+    error: float
+    lower: float
+    upper: float
+    confidence: float
+    inflation: float
+    sentence: str
+
+    @property
+    def quantile(self) -> float:
+        """Standard normal deviate at the ends of the interval."""
+        return NormalDist().inv_cdf(0.5 * (1 + self.confidence))
+
+    @property
+    def linear(self) -> tuple[float, float]:
+        """The interval of the linear error."""
+        return self.estimate - self.quantile * self.error, self.estimate + self.quantile * self.error
+
+
+@dataclass(frozen=True)
+class Contour:
+    """chi2 over two parameters, everything else fitted again at each point (contour.py).
+
+    Attributes:
+        names, units: of the two. edge, inner: (M, 2) once around the region and around that of 68.27 %; NaN where it is open.
+        points: (N, 3) every point that was computed, with its calibrated rise of chi2.
+        estimate: (2,). covariance: (2, 2) of the linear ellipse.
+        closed: False when the region reaches the end of the search; sentence: where, or empty.
+    """
+
+    names: tuple[str, str]
+    units: tuple[str, str]
+    edge: np.ndarray
+    inner: np.ndarray
+    points: np.ndarray
+    estimate: np.ndarray
+    covariance: np.ndarray
+    confidence: float
+    closed: bool
+    sentence: str

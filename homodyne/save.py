@@ -22,6 +22,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]  # comes with OmegaCo
 from .atomic import write_atomic
 from .data.dataset import Dataset, Provenance
 from .errors import DataError
+from .pairsums import frame_contrast
 from .physics import two_time
 from .pictures import Pictures, take_pictures
 from .record import SCHEMA_VERSION, arrays, document, numbers, plain, read_fit, read_pictures
@@ -62,6 +63,13 @@ class Run:
 
     def model(self, index: int) -> np.ndarray:
         """The fitted map (n, n) of one angle from the saved parameters; contrast + offset on the diagonal."""
+        fit, contrast, offset = self.fit, self.fit.contrast[index], self.fit.offset[index]
+        if fit.contrast_drift is None:
+            return self._two_time(index, contrast, offset)
+        frames = frame_contrast(fit.contrast, fit.contrast_drift, len(self.t))[index]
+        return offset + 0.5 * (frames[:, None] + frames[None, :]) * self._two_time(index, 1.0, 0.0)
+
+    def _two_time(self, index: int, contrast: float, offset: float) -> np.ndarray:
         fit = self.fit
         # static has no shear and ignores the kernel.
         kernel = {"shear_kernel": fit.shear_kernel} if fit.mode != "static" else {}
@@ -72,8 +80,8 @@ class Run:
             q=self.q,
             gap=self.gap,
             mode=fit.mode,
-            contrast=fit.contrast[index],
-            offset=fit.offset[index],
+            contrast=contrast,
+            offset=offset,
             **kernel,
         )[0]
 

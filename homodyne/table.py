@@ -5,22 +5,29 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from .results import Curve, Estimate, Fit
+from .correlation import correlation
+from .results import Curve, Derived, Estimate, Fit, Profile
 
 STATUS_WORDS = {"free": "", "fixed": "fixed", "at_bound": "at bound", "undetermined": "not determined"}
+BEYOND = "longer than the rest of the record"
 
 
 def summary(fit: Fit, truth: Mapping[str, float] | None = None) -> str:
     """The printed result of a run, several lines."""
-    lines = ["", *_rates(fit), *_table(fit.parameters.values(), truth or {}), ""]
+    lines = ["", *_rates(fit), *table(fit.parameters.values(), truth or {}), ""]
+    lines += [*_profiles(fit.profiles.values()), *([] if fit.derived is None else _derived(fit.derived))]
     lines += [_range("contrast", fit.contrast, fit.contrast_error), _range("offset", fit.offset, fit.offset_error)]
+    if fit.contrast_drift is not None and fit.contrast_drift_error is not None:
+        lines.append(_range("contrast drift", fit.contrast_drift, fit.contrast_drift_error))
     lines += [
         f"angles {len(fit.phi)}, pairs {fit.pairs}, passes over the pixels {fit.passes}",
         f"shear kernel {fit.shear_kernel}, scaling {fit.scaling}",
         f"chi2 {fit.chi2:.6g}, degrees of freedom {fit.dof}, chi2/dof {fit.reduced_chi2:.4g}, residual of a pixel {fit.sigma:.3g}",
         f"errors: {fit.noise}: {fit.noise_text}",
     ]
-    lines += [f"- {statement}" for statement in (*fit.decisions, *fit.statements)]
+    derived = () if fit.derived is None else fit.derived.statements
+    related = correlation(fit).sentence
+    lines += [f"- {statement}" for statement in (*fit.decisions, *fit.statements, *derived, *([related] if related else []))]
     lines += ["", f"{'converged' if fit.success else 'NOT CONVERGED: ' + fit.outcome.value}"]
     return "\n".join(lines)
 
@@ -42,7 +49,8 @@ def with_error(value: float, error: float) -> tuple[str, str]:
     return f"{round(value, digits):.{max(digits, 0)}f}", f"{round(error, digits):.{max(digits, 0)}f}"
 
 
-def _table(estimates: Iterable[Estimate], truth: Mapping[str, float]) -> list[str]:
+def table(estimates: Iterable[Estimate], truth: Mapping[str, float]) -> list[str]:
+    """Estimates as aligned lines, a head first; with a truth, it and the pull stand beside each."""
     head = ["parameter", "value", "+-", "unit", ""] + (["truth", "pull"] if truth else [])
     rows = [head]
     for estimate in estimates:
@@ -51,14 +59,49 @@ def _table(estimates: Iterable[Estimate], truth: Mapping[str, float]) -> list[st
         if truth:
             row += _beside(estimate, truth)
         rows.append(row)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    right = {1, 2, 5, 6}
+    return _aligned(rows, {1, 2, 5, 6})
+
+
+def _aligned(rows: list[list[str]], right: set[int]) -> list[str]:
+    """Rows of cells as lines, some columns to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(
             cell.rjust(width) if k in right else cell.ljust(width) for k, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]
+
+
+def _profiles(profiles: Iterable[Profile]) -> list[str]:
+    """Interval of each profile beside that of the linear error."""
+    rows = []
+    for found in profiles:
+        nearest = min(abs(found.upper - found.estimate), abs(found.estimate - found.lower))
+        digits = found.error if math.isfinite(found.error) else 0.5 * nearest
+        ends = [with_error(end, digits)[0] if math.isfinite(end) else "none" for end in (found.lower, found.upper, *found.linear)]
+        linear = f"linear {ends[2]} ... {ends[3]}" if math.isfinite(found.error) else "no linear error"
+        rows.append([f"profile {100 * found.confidence:g} %", found.name, ends[0], "...", ends[1], found.unit, linear])
+    return [*_aligned(rows, {2, 4}), ""] if rows else []
+
+
+def _derived(derived: Derived) -> list[str]:
+    """Derived quantities; of those at every angle the range."""
+    rows, by_time = [["derived", "value", "+-", "unit", ""]], dict[str, list[float]]()
+    for name, estimate in derived.quantities.items():
+        if name.startswith("relaxation_time["):
+            by_time.setdefault(name.partition("]")[2], []).append(estimate.value)
+        elif math.isfinite(estimate.value):
+            rows.append([name, *with_error(estimate.value, estimate.error), estimate.unit, STATUS_WORDS[estimate.status]])
+        else:
+            rows.append([name, "", "", "", BEYOND])
+    lines = _aligned(rows, {1, 2}) if len(rows) > 1 else []
+    for time, values in by_time.items():
+        known = [value for value in values if math.isfinite(value)]
+        parts = [f"{min(known):.3g} ... {max(known):.3g} s"] if known else []
+        parts += [f"{BEYOND} at {len(values) - len(known)}"] if len(known) < len(values) else []
+        lines.append(f"relaxation_time{time} with shear, at the {len(values)} angles: {', '.join(parts)}")
+    return [*lines, ""] if lines else []
 
 
 def _beside(estimate: Estimate, truth: Mapping[str, float]) -> list[str]:

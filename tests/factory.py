@@ -89,13 +89,22 @@ def _default(group: str, name: str):
     return option(group, name, **(given[group] if group in given else {}))
 
 
-def job(mode="laminar_flow", per_angle_scaling="individual", noise="iid", optimizer="nlsq", *, seed: int = 0, resume: bool = False) -> Job:
+def job(
+    mode="laminar_flow",
+    per_angle_scaling="individual",
+    noise="iid",
+    optimizer="nlsq",
+    uncertainty="standard",
+    *,
+    seed: int = 0,
+    resume: bool = False,
+) -> Job:
     """A Job; each group is the name of an option or an option object."""
-    chosen = {"mode": mode, "per_angle_scaling": per_angle_scaling, "noise": noise, "optimizer": optimizer}
+    chosen = {"mode": mode, "per_angle_scaling": per_angle_scaling, "noise": noise, "optimizer": optimizer, "uncertainty": uncertainty}
     chosen |= {"posterior": "none", "cmc_backend": "serial", "hardware": "cpu", "data": "auto", "report": "off"}
     made = {group: _default(group, value) if isinstance(value, str) else value for group, value in chosen.items()}
     made["hardware"] = made["hardware"].model_copy(update={"threads": 1})
-    return Job(**made, seed=seed, resume=resume, inspect=False, text="")
+    return Job(**made, seed=seed, resume=resume, inspect=False, forecast=False, text="")
 
 
 def fitted(dataset: Dataset, folder=None, **groups) -> Fit:

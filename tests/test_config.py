@@ -13,11 +13,11 @@ import homodyne
 from homodyne.cli import explain
 from homodyne.config import BASES, Job, build
 from homodyne.errors import ConfigError
-from homodyne.groups import GROUPS, conf_dir, options
+from homodyne.groups import GROUPS, KEYS, conf_dir, options
 from homodyne.settings import Option
 
 ALL = [(group, name) for group in GROUPS for name in options(group)]
-TOP = "mode, per_angle_scaling, noise, optimizer, posterior, cmc_backend, hardware, data, report, seed, resume, inspect"
+TOP = ", ".join((*GROUPS, *KEYS))
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -103,7 +103,7 @@ def test_two_directions_report_the_mirror_solution_and_it_has_equal_chi2():
 
 def test_three_directions_need_no_statement():
     fit = fitted(simulated(LAMINAR, PHI, 60, sigma=0.002, seed=0))
-    assert fit.statements == ()
+    assert fit.statements == fit.goodness.sentences
     for name, truth in LAMINAR.items():
         assert fit.parameters[name].status == "free"
         assert abs(fit.parameters[name].value - truth) < 5 * fit.parameters[name].error

@@ -192,25 +192,6 @@ def test_robust_sums_equal_sums_with_the_same_weights_given(loss):
     assert_equal_sums(found, dense_sums(c2, rho[loss], *dense("gap_average")))
 
 
-def test_score_images_equal_dense_images():
-    """Residual times the derivative of c2 by every number, offset and contrast, summed into bins of frames."""
-    made, u, _, _ = bound("gap_average")
-    fit = made.evaluate(u)
-    h, jacobian = dense("gap_average")
-    c2 = stored_pairs(dataset("gap_average").tiles)
-    early, late = np.triu_indices(N, 1)
-    for bin_size in (1, 4):
-        images = made.source.scores(made.model, fit, bin_size, None, lambda image: image)
-        for k, found in enumerate(images):
-            residual = np.nan_to_num(c2[k] - fit.offset[k] - fit.contrast[k] * h[k])
-            expected = np.zeros_like(found)
-            for image, factor in zip(expected, [*fit.contrast[k] * jacobian[k].T, np.ones_like(residual), h[k]], strict=True):
-                np.add.at(image, (early // bin_size, late // bin_size), residual * factor)
-                np.add.at(image, (late // bin_size, early // bin_size), residual * factor)
-            size = np.abs(expected).max(axis=(1, 2), keepdims=True)
-            np.testing.assert_allclose(found / size, expected / size, atol=1e-10)
-
-
 def test_the_gradient_of_the_sums_equals_their_finite_difference():
     """d and hd are derivatives of h and hh/2, so the kernel agrees with itself at neighbouring parameters."""
     made, u, x, dx = bound("gap_average")

@@ -30,6 +30,7 @@ PATHS = {
     "regions": "/xpcs/qmap/dynamic_roi_map",
     "mask": "/xpcs/qmap/mask",
     "scattering": "/xpcs/temporal_mean/scattering_2d",
+    "intensity": "/xpcs/spatial_mean/intensity_vs_time",
     "frame_time": "/entry/instrument/detector_1/frame_time",
 }
 MARKERS = (PATHS["maps"], PATHS["axis0"])
@@ -52,7 +53,7 @@ def _contents(file: h5py.File, path: str) -> Contents:
     bins, notes = _bins(file, path, names)
     q, phi, more = _positions(file, path, bins)
     average = hdf5.positive_or(file, PATHS["average"], 1)
-    pixels, counts, even_more = _pixels_and_counts(file, bins, average)
+    pixels, counts, even_more = _pixels_and_counts(file, bins, average, n_frames)
     dt, source = _dt(file, path, average)
     return Contents(
         path=path,
@@ -153,8 +154,10 @@ def _dt(file: h5py.File, path: str, average: float) -> tuple[float | None, str]:
     return frame_time * stride * average, f"frame_time {frame_time:g} s x stride_frame {stride:g} x avg_frame {average:g}"
 
 
-def _pixels_and_counts(file: h5py.File, bins: np.ndarray, average: float) -> tuple[np.ndarray | None, np.ndarray | None, list[str]]:
-    """Pixels (M,) and mean photons per pixel and frame of the maps (M,), where the file says."""
+def _pixels_and_counts(
+    file: h5py.File, bins: np.ndarray, average: float, n_frames: int
+) -> tuple[np.ndarray | None, np.ndarray | None, list[str]]:
+    """Pixels (M,) and mean photons per pixel and frame of the maps, (M,) or (M, n_frames), where the file says."""
     if PATHS["regions"] not in file:
         return None, None, []
     regions = np.asarray(hdf5.dataset(file, PATHS["regions"])[()]).astype(np.int64)
@@ -170,5 +173,21 @@ def _pixels_and_counts(file: h5py.File, bins: np.ndarray, average: float) -> tup
     if scattering.shape != regions.shape:
         return pixels, None, [f"{PATHS['scattering']} has shape {scattering.shape}, the regions {regions.shape}: photons are not counted"]
     sums = np.bincount(regions.ravel(), weights=np.nan_to_num(scattering).ravel(), minlength=int(bins.max()) + 1)[bins]
-    # The mean is per detector frame; a frame of the map is the sum of `average` of them.
-    return pixels, sums / pixels * average, []
+    # Frames that are averaged are averaged here too, per detector frame; a frame of the map has the photons of `average` of them.
+    counts = sums / pixels * average
+    course, notes = _course(file, n_frames)
+    return pixels, counts if course is None else counts[:, None] * course, notes
+
+
+def _course(file: h5py.File, n_frames: int) -> tuple[np.ndarray | None, list[str]]:
+    """(n_frames,) intensity of each frame over its mean, over the pixels of all regions together, where the file says."""
+    if PATHS["intensity"] not in file:
+        return None, []
+    found = np.asarray(hdf5.dataset(file, PATHS["intensity"])[()], dtype=np.float64)
+    # Two rows: number of the frame, intensity.
+    if found.shape != (2, n_frames):
+        return None, [f"{PATHS['intensity']} has shape {found.shape}, not (2, {n_frames}): counts are means over all frames"]
+    intensity = found[1]
+    if not np.all(np.isfinite(intensity)) or np.any(intensity < 0) or not np.any(intensity > 0):
+        return None, [f"{PATHS['intensity']} holds values that are no intensities: counts are means over all frames"]
+    return intensity / intensity.mean(), [f"counts of each frame: mean of the region x course of {PATHS['intensity']}"]

@@ -17,6 +17,7 @@ from ..settings import Option
 from . import selection
 from .contents import Contents
 from .dataset import Dataset, Provenance
+from .frame_checks import frame_notes
 from .inspection import describe
 from .reading import Rules, read_maps
 
@@ -34,6 +35,14 @@ class AbstractData(Option, ABC):
     @abstractmethod
     def inspect(self) -> str:
         """What there is to load, in a few lines of text."""
+
+    def plan(self) -> tuple[Dataset, int]:
+        """Exact maps of an experiment that is not made yet, with its pixels and counts, and the pixels per speckle.
+
+        Raises:
+            ConfigError: this data option reads a measurement.
+        """
+        raise ConfigError(f"forecast=true: data={self.name} reads a measurement; accepted: data=simulated data.noise=speckle")
 
 
 class AbstractFile(AbstractData, ABC):
@@ -123,16 +132,21 @@ class AbstractFile(AbstractData, ABC):
         if contents.truth is not None and not same_clock:
             notes.append("the parameters of the simulation are left out: they do not hold for this time origin")
         unknown = np.full(len(maps.kept), np.nan)
+        pixels = unknown if contents.pixels is None else contents.pixels[maps.kept]
+        counts = unknown if contents.counts is None else contents.counts[maps.kept]
+        counts = counts[:, frames.start : frames.stop] if counts.ndim == 2 else counts
+        number = np.arange(frames.start + 1, frames.stop + 1)
+        checked = frame_notes(number, counts, maps.diagonal, pixels, self.bad_frames)
         return Dataset(
             tiles=maps.tiles,
             phi=selection.normalise(contents.phi[maps.kept]).astype(np.float64),
             q=q,
             gap=self.gap,
             t=t,
-            frame=np.arange(frames.start + 1, frames.stop + 1),
+            frame=number,
             diagonal=maps.diagonal,
-            pixels=unknown if contents.pixels is None else contents.pixels[maps.kept],
-            counts=unknown if contents.counts is None else contents.counts[maps.kept],
-            provenance=Provenance(contents.path, contents.layout, (*contents.notes, *notes, *maps.notes)),
+            pixels=pixels,
+            counts=counts,
+            provenance=Provenance(contents.path, contents.layout, (*contents.notes, *notes, *maps.notes, *checked)),
             truth=contents.truth if same_clock else None,
         )

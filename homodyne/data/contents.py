@@ -34,7 +34,7 @@ class Contents:
         same_q: relative difference up to which two maps have the same q: rounding on a grid, more in a list with one q per map.
         baseline: what has to be added to every stored value for a baseline of 1.
         pixels: (M,) detector pixels of each map, or None.
-        counts: (M,) mean photons per pixel and frame, or None.
+        counts: (M,) or (M, n_frames) mean photons per pixel and frame, or None.
         notes: what the layout found, one sentence each.
         truth: if the file is a simulation.
     """

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import jax
 from pydantic import Field
+from threadpoolctl import threadpool_limits
 
 from ..errors import ConfigError
 from ..settings import Option
@@ -50,6 +51,8 @@ class AbstractHardware(Option, ABC):
         Raises:
             ConfigError: the platform is not there, or JAX already computes on another one or in another precision.
         """
+        # Angles and chunks of tiles already share the cores; threads of BLAS below them would only wait for each other.
+        threadpool_limits(1, user_api="blas")
         jax.config.update("jax_enable_x64", True)
         # "cuda", not "gpu": a list of platforms is tried as it stands, and JAX would look for ROCm as well under the name "gpu".
         jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda,cpu"}[self.platform])

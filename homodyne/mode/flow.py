@@ -10,7 +10,7 @@ import numpy as np
 from jax.tree_util import register_dataclass
 
 from ..pairsums import Depends, Pair
-from ..physics import SHEAR, SHEAR_KERNELS, TRANSPORT, cumulative, decay, phase_per_strain
+from ..physics import SHEAR, SHEAR_KERNELS, TRANSPORT, cumulative, decay, field_correlation, phase_per_strain
 from .base import Model, ParameterSettings
 from .rate_law import RateLaw
 
@@ -37,6 +37,9 @@ class Decay:
 
     def __call__(self, difference: tuple[jax.Array, ...]) -> jax.Array:
         return decay(difference, self.power)
+
+    def field(self, difference: tuple[jax.Array, ...]) -> jax.Array:
+        return field_correlation(difference, self.power)
 
 
 _DATA = ("t", "phi", "q", "transport", "shear", "phase", "nominal", "fixed_phi0", "phi0_bounds")

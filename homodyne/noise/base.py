@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..counting import Counted, Scatter
 from ..pairsums import WeightedLoss
 from ..problem import Evaluation, Information, PixelSource, Problem
 from ..settings import Option
@@ -35,13 +36,52 @@ class Minimised:
         assert isinstance(source, PixelSource)
         return source
 
+    @property
+    def bread(self) -> np.ndarray:
+        """Inverse derivative of the score by all fitted numbers."""
+        return self.efficiency * self.information.bread
+
+    @property
+    def independent(self) -> np.ndarray:
+        """Covariance of all fitted numbers if pixels were independent, their variance taken from the residuals."""
+        return self.efficiency**2 * self.score_variance * self.pairs / max(self.pairs - self.fitted, 1) * self.information.bread
+
 
 @dataclass(frozen=True)
 class Noise:
-    """Covariance of (u, coefficients) in the order of ``Information.bread``, and what it assumes, in a sentence."""
+    """Errors of a minimum.
 
+    Attributes:
+        option: name of the option in force; ``auto`` names its choice.
+        covariance: of (u, coefficients) in the order of ``Information.bread``; NaN when the data cannot tell.
+        text: what it assumes, in a sentence. reason: why ``auto`` chose it, else empty.
+        statements: what the user should know about the noise. counted, scatter: see counting.py; None when not looked at.
+        moved: the point of maximum likelihood, when the option has its own.
+    """
+
+    option: str
     covariance: np.ndarray
     text: str
+    reason: str = ""
+    statements: tuple[str, ...] = ()
+    counted: Counted | None = None
+    scatter: Scatter | None = None
+    moved: "Moved | None" = None
+
+    @property
+    def known(self) -> bool:
+        """False when the data cannot tell the errors."""
+        return bool(np.isfinite(self.covariance).all())
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Another estimate than least squares: all fitted numbers in the order of ``Information.bread``; contrast and offset (P,)."""
+
+    values: np.ndarray
+    contrast: np.ndarray
+    offset: np.ndarray
+    u: np.ndarray
 
 
 class AbstractNoise(Option):

@@ -10,13 +10,16 @@ and each standard error is the larger of the two. L is ``width`` times the corre
 most a third of the record. Source: docs/noise.md.
 """
 
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 from scipy.ndimage import uniform_filter1d
 
+from ..counting import expansion
+from ..covariance import fitted_points
+from ..images import Bins, score_images
 from ..tiles import TILE
 from .base import AbstractNoise, Minimised, Noise
 
@@ -29,36 +32,37 @@ class FrameClustered(AbstractNoise):
     width: Annotated[float, Field(gt=0)]
 
     def covariance(self, minimum: Minimised) -> Noise:
-        dataset, design = minimum.source.dataset, minimum.problem.design
-        width = self._frames(minimum)
-        bin_size = self._bin_size(dataset.n, width)
-        information = minimum.information
-        size, count = information.size, len(dataset.phi)
-        tensor = np.zeros_like(information.bread)
-        score = np.zeros_like(information.bread)
-        kernel = partial(bartlett, width=max(1, round(width / bin_size)))
-        parts = minimum.source.scores(minimum.problem.model, minimum.evaluation, bin_size, minimum.loss, kernel)
-        for angle, (both, either) in enumerate(parts):
-            expand = np.zeros((size + 2, len(tensor)))
-            expand[:size, :size] = np.eye(size)
-            expand[size:, size:] = information.expand[[angle, count + angle]]
-            tensor += expand.T @ both @ expand
-            score += expand.T @ either @ expand
-        bread = minimum.efficiency * information.bread
-        first, second = bread @ tensor @ bread, bread @ (score - tensor) @ bread
+        problem, information, kernel = minimum.problem, minimum.information, minimum.source.kernel
+        n = minimum.source.dataset.n
+        correlation = 1 + float(np.mean(minimum.evaluation.decay)) * (n - 1)
+        width = float(np.clip(self.width * correlation, 1.0, n / 3))
+        # ``correlation`` counts both sides of a frame: h has fallen to 1/e after half of it.
+        if 1.5 * correlation > n:
+            why = f"the record of {n} frames is shorter than three correlation times ({correlation / 2:.0f} frames each)"
+            unknown = np.full_like(information.bread, np.nan)
+            return Noise(self.name, unknown, f"no errors: {why}", statements=(f"no parameter has an error: {why}",))
+        bin_size = self._bin_size(n, width)
+        bins, half = Bins.uniform(n, bin_size), max(1, round(width / bin_size))
+        robust = None if minimum.loss is None else (minimum.loss.weight, minimum.loss.scale)
+        points = fitted_points(problem, minimum.evaluation)
+
+        def forms(angle: int) -> tuple[np.ndarray, np.ndarray]:
+            # One angle for each thread, so that no two images wait in memory.
+            image = score_images(kernel, problem.model.pair, problem.model.depends, angle, points[angle], bins, robust)
+            return bartlett(image, half)
+
+        tensor, score = np.zeros_like(information.bread), np.zeros_like(information.bread)
+        with ThreadPoolExecutor(kernel.threads) as pool:
+            for angle, (both, either) in enumerate(pool.map(forms, range(len(points)))):
+                expand = expansion(information, angle, len(points))
+                tensor += expand.T @ both @ expand
+                score += expand.T @ either @ expand
+        first, second = minimum.bread @ tensor @ minimum.bread, minimum.bread @ (score - tensor) @ minimum.bread
         base = np.sqrt(np.maximum(np.diagonal(first), 0.0))
         larger = np.sqrt(np.maximum(np.maximum(np.diagonal(first), np.diagonal(second)), 0.0))
         stretch = np.where(base > 0, larger / np.where(base > 0, base, 1.0), 1.0)
-        text = (
-            f"from residuals, correlated within {width:.0f} frames ({design.count + size - int(information.held.sum())} numbers fitted); "
-            "larger of tensor and two-way clustering"
-        )
-        return Noise(np.outer(stretch, stretch) * first, text)
-
-    def _frames(self, minimum: Minimised) -> float:
-        """Half-width of the kernel, frames: ``width`` times 1 + the mean two-sided row sum of h."""
-        n = minimum.source.dataset.n
-        return float(np.clip(self.width * (1 + float(np.mean(minimum.evaluation.decay)) * (n - 1)), 1.0, n / 3))
+        text = f"from residuals, correlated within {width:.0f} frames; larger of tensor and two-way clustering"
+        return Noise(self.name, np.outer(stretch, stretch) * first, text)
 
     @staticmethod
     def _bin_size(n: int, width: float) -> int:

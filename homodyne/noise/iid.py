@@ -11,5 +11,4 @@ class Iid(AbstractNoise):
     """
 
     def covariance(self, minimum: Minimised) -> Noise:
-        scale = minimum.efficiency**2 * minimum.score_variance * minimum.pairs / max(minimum.pairs - minimum.fitted, 1)
-        return Noise(scale * minimum.information.bread, "assumes independent pixels: a lower limit of the errors")
+        return Noise(self.name, minimum.independent, "assumes independent pixels: a lower limit of the errors")

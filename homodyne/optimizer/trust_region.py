@@ -8,12 +8,13 @@ least-squares problems solves the large one. One pass over the pixels per trial 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from scipy.optimize import least_squares
 
-from ..problem import Evaluation, Problem
+from ..mode.base import Model
+from ..problem import Evaluation
 
 Solver = Literal["scipy", "nlsq"]
 STATUS_MAX_PASSES = 0
@@ -38,6 +39,19 @@ class Local:
     passes: int
 
 
+class Objective(Protocol):
+    """What is minimised: a Problem, or one with a term added."""
+
+    @property
+    def model(self) -> Model:
+        """Its coordinates, their limits and their domain."""
+        ...
+
+    def evaluate(self, u: np.ndarray) -> Evaluation:
+        """chi2 and its derivatives at u (p,)."""
+        ...
+
+
 StepObserver = Callable[[Evaluation, float, int], None]
 """Called after every accepted step with the new evaluation, the length of the step and the passes made so far."""
 
@@ -58,7 +72,7 @@ def compress(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
 class _Memory:
     """Evaluations by point, so that residual and Jacobian of one point share one pass."""
 
-    def __init__(self, problem: Problem, observer: StepObserver | None) -> None:
+    def __init__(self, problem: Objective, observer: StepObserver | None) -> None:
         self.problem, self.observer = problem, observer
         self.passes = 0
         self.best: Evaluation | None = None
@@ -93,7 +107,7 @@ class _Memory:
 
 
 def minimise(
-    problem: Problem, start: np.ndarray, tolerances: Tolerances, *, solver: Solver = "scipy", observer: StepObserver | None = None
+    problem: Objective, start: np.ndarray, tolerances: Tolerances, *, solver: Solver = "scipy", observer: StepObserver | None = None
 ) -> Local | None:
     """Minimise chi2 from ``start`` (p,) within the model's box; None when the model is not finite there."""
     lower, upper = problem.model.lower, problem.model.upper

@@ -30,10 +30,12 @@ class Auto(AbstractPerAngleScaling):
             return individual, {}, "per_angle_scaling auto -> individual: interrupted before the test"
         statistic, dof, p_value = individual.equality_test()
         test = f"equal contrast and offset at all angles: Wald chi2 {statistic:.1f} for {dof}, p = {p_value:.2g}"
-        if not p_value >= self.significance:
+        if not dof:
+            return individual, {}, "per_angle_scaling auto -> individual: the noise is not known, nothing to test with"
+        if p_value < self.significance:
             return individual, {}, f"per_angle_scaling auto -> individual ({test}, below {self.significance:g})"
         averaged = fit(self._candidate(Averaged).design(dataset, pixel_variance))
         return averaged, {"individual": individual}, f"per_angle_scaling auto -> averaged ({test}, not below {self.significance:g})"
 
     def _candidate[S: AbstractPerAngleScaling](self, scaling: type[S]) -> S:
-        return scaling(contrast_bounds=self.contrast_bounds, offset_bounds=self.offset_bounds)
+        return scaling(contrast_bounds=self.contrast_bounds, offset_bounds=self.offset_bounds, contrast_drift=self.contrast_drift)

@@ -11,4 +11,4 @@ class Averaged(AbstractPerAngleScaling):
 
     def design(self, dataset: Dataset, pixel_variance: float) -> Design:
         count = len(dataset.phi)
-        return self._make("averaged", np.arange(count)[None], shared_basis(np.ones((count, 1))), direct=True)
+        return self._make("averaged", np.arange(count)[None], shared_basis(np.ones((count, 1)), self._rows), direct=True)

@@ -3,18 +3,20 @@
     (offset_f, contrast_f) = constant_f + X_f beta_g,      f an angle of group g
 
 Groups share no coefficient, so the linear solve is one small system per group: individual scaling has one group per angle,
-averaged scaling one group with all angles.
+averaged scaling one group with all angles. With ``contrast_drift`` there is a third row, the drift: contrast + drift rho, where rho runs
+from -1 at the first frame to 1 at the last.
 """
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Protocol
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from ..data import Dataset
+from ..errors import ConfigError
 from ..settings import Option
 
 Bounds = Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -27,11 +29,11 @@ class Design:
     Attributes:
         name: of the scaling.
         members: (G, M) index of the M angles of each of G groups.
-        matrix: (G, M, 2, k) X_f, rows offset and contrast.
-        constant: (P, 2) offset and contrast where beta = 0.
+        matrix: (G, M, R, k) X_f, rows offset, contrast and, where it is fitted, drift.
+        constant: (P, R) the same where beta = 0.
         lower, upper: (2,) bounds of offset and contrast.
         precision: (G, k, k) inverse covariance of a Gaussian prior on beta in units of the pixel variance, zero for none.
-        direct: True when beta is (offset, contrast) itself.
+        direct: True when beta is (offset, contrast), with its drift, itself.
     """
 
     name: str
@@ -48,6 +50,20 @@ class Design:
         """Number of fitted coefficients."""
         return self.matrix.shape[0] * self.matrix.shape[3]
 
+    @property
+    def drift(self) -> bool:
+        """Whether a drift of the contrast is fitted."""
+        return self.matrix.shape[2] == 3
+
+    @property
+    def without_drift(self) -> "Design":
+        """The same scaling of a contrast that does not change."""
+        if not self.drift:
+            return self
+        kept = np.any(self.matrix[:, :, :2] != 0, axis=(0, 1, 2))
+        precision = self.precision[:, kept][:, :, kept]
+        return replace(self, matrix=self.matrix[:, :, :2, kept], constant=self.constant[:, :2], precision=precision)
+
 
 class Fitted(Protocol):
     """What ``choose`` may ask of a fit with one design."""
@@ -63,10 +79,11 @@ class Fitted(Protocol):
 
 
 class AbstractPerAngleScaling(Option):
-    """Settings that every scaling has: bounds of contrast and offset."""
+    """Settings that every scaling has: bounds of contrast and offset, and whether the contrast drifts along the record."""
 
     contrast_bounds: Bounds
     offset_bounds: Bounds
+    contrast_drift: bool
 
     @field_validator("contrast_bounds", "offset_bounds")
     @classmethod
@@ -87,15 +104,22 @@ class AbstractPerAngleScaling(Option):
         """
         return fit(self.design(dataset, pixel_variance)), {}, ""
 
+    @property
+    def _rows(self) -> int:
+        """Rows of the matrix of a design."""
+        return 3 if self.contrast_drift else 2
+
     def _make(self, name: str, members, matrix, constant=None, precision=None, direct=False) -> Design:
         members, matrix = np.asarray(members), np.asarray(matrix, dtype=np.float64)
-        groups, _, _, size = matrix.shape
+        groups, _, rows, size = matrix.shape
+        if rows != self._rows:
+            raise ConfigError(f"per_angle_scaling.contrast_drift: {name} fits no drift; accepted: false")
         lower, upper = np.array([self.offset_bounds, self.contrast_bounds], dtype=np.float64).T
         return Design(
             name=name,
             members=members,
             matrix=matrix,
-            constant=np.tile([1.0, 0.0], (members.size, 1)) if constant is None else constant,
+            constant=np.tile([1.0, 0.0, 0.0][:rows], (members.size, 1)) if constant is None else constant,
             lower=lower,
             upper=upper,
             precision=np.zeros((groups, size, size)) if precision is None else precision,
@@ -103,10 +127,10 @@ class AbstractPerAngleScaling(Option):
         )
 
 
-def shared_basis(basis: np.ndarray) -> np.ndarray:
-    """(1, P, 2, 2r) matrix of one group in which offset and contrast use the same basis (P, r): offset coefficients first."""
+def shared_basis(basis: np.ndarray, rows: int = 2) -> np.ndarray:
+    """(1, P, R, R r) matrix of one group in which offset, contrast (and drift) use the same basis (P, r): offset coefficients first."""
     count, size = basis.shape
-    matrix = np.zeros((1, count, 2, 2 * size))
-    matrix[0, :, 0, :size] = basis
-    matrix[0, :, 1, size:] = basis
+    matrix = np.zeros((1, count, rows, rows * size))
+    for row in range(rows):
+        matrix[0, :, row, row * size : (row + 1) * size] = basis
     return matrix

@@ -1,6 +1,7 @@
 """per_angle_scaling=constant: contrast and offset of every angle kept at given or estimated values."""
 
 import numpy as np
+from pydantic import field_validator
 
 from ..data import Dataset
 from ..errors import ConfigError
@@ -16,6 +17,13 @@ class Constant(AbstractPerAngleScaling):
 
     contrast: float | list[float] | None
     offset: float | list[float] | None
+
+    @field_validator("contrast_drift")
+    @classmethod
+    def _nothing_fitted(cls, drift: bool) -> bool:
+        if drift:
+            raise ValueError("found true; accepted: false (constant fits nothing), or another per_angle_scaling")
+        return drift
 
     def design(self, dataset: Dataset, pixel_variance: float) -> Design:
         count = len(dataset.phi)

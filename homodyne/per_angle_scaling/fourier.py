@@ -22,7 +22,7 @@ class Fourier(AbstractPerAngleScaling):
                 f"per_angle_scaling=fourier of order {self.order} needs at least {size} angles, {dataset.provenance.path} gives {count}; "
                 "lower per_angle_scaling.order or use per_angle_scaling=individual"
             )
-        return self._make("fourier", np.arange(count)[None], shared_basis(fourier_basis(dataset.phi, self.order)))
+        return self._make("fourier", np.arange(count)[None], shared_basis(fourier_basis(dataset.phi, self.order), self._rows))
 
 
 def fourier_basis(phi: np.ndarray, order: int) -> np.ndarray:

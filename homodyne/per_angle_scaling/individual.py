@@ -11,4 +11,4 @@ class Individual(AbstractPerAngleScaling):
 
     def design(self, dataset: Dataset, pixel_variance: float) -> Design:
         count = len(dataset.phi)
-        return self._make("individual", np.arange(count)[:, None], np.tile(np.eye(2), (count, 1, 1, 1)), direct=True)
+        return self._make("individual", np.arange(count)[:, None], np.tile(np.eye(self._rows), (count, 1, 1, 1)), direct=True)

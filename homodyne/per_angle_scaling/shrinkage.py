@@ -13,7 +13,7 @@ from .quantile import estimate_all
 class Shrinkage(AbstractPerAngleScaling):
     """Between averaged (spread 0) and individual (spread infinite).
 
-    ``contrast_spread``: expected standard deviation between angles, as a fraction of the mean contrast.
+    ``contrast_spread``: expected standard deviation between angles, as a fraction of the mean contrast; of its drift, if any, as well.
     ``offset_spread``: expected standard deviation between angles, absolute.
     """
 
@@ -24,7 +24,9 @@ class Shrinkage(AbstractPerAngleScaling):
         count = len(dataset.phi)
         contrast, _ = estimate_all(dataset, self.contrast_bounds, self.offset_bounds)
         deviation = np.eye(count) - 1.0 / count
-        precision = np.zeros((1, 2 * count, 2 * count))
-        precision[0, :count, :count] = deviation * pixel_variance / self.offset_spread**2
-        precision[0, count:, count:] = deviation * pixel_variance / (self.contrast_spread * contrast.mean()) ** 2
-        return self._make("shrinkage", np.arange(count)[None], shared_basis(np.eye(count)), precision=precision)
+        precision = np.zeros((1, self._rows * count, self._rows * count))
+        spreads = (self.offset_spread, self.contrast_spread * contrast.mean(), self.contrast_spread * contrast.mean())
+        for row, spread in enumerate(spreads[: self._rows]):
+            at = slice(row * count, (row + 1) * count)
+            precision[0, at, at] = deviation * pixel_variance / spread**2
+        return self._make("shrinkage", np.arange(count)[None], shared_basis(np.eye(count), self._rows), precision=precision)

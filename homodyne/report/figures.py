@@ -6,6 +6,9 @@ rates                    J(t) and gamma_dot(t)
 correlation              correlation matrix of the parameters
 scaling                  contrast and offset of each angle
 convergence              how the solver came to the minimum
+deviations               where the model fails: residuals by lag, age and angle
+derived                  relaxation times and strain
+profiles, contours       what group ``uncertainty`` was asked for
 """
 
 from collections.abc import Iterator
@@ -20,11 +23,23 @@ from pydantic import Field
 from ..atomic import write_atomic
 from ..save import Run, load_run
 from .base import AbstractReport
+from .deviations import deviations
+from .intervals import contours, derived, profiles
 from .maps import MapFigure
 from .plots import convergence, correlation, cuts, rates, scaling
 from .style import STYLE, settle
 
-PLOTS = {"cuts": cuts, "rates": rates, "correlation": correlation, "scaling": scaling, "convergence": convergence}
+PLOTS = {
+    "cuts": cuts,
+    "rates": rates,
+    "correlation": correlation,
+    "scaling": scaling,
+    "convergence": convergence,
+    "deviations": deviations,
+    "derived": derived,
+    "profiles": profiles,
+    "contours": contours,
+}
 
 
 class Figures(AbstractReport):
@@ -57,8 +72,9 @@ class Figures(AbstractReport):
             yield f"maps_{index:03d}_phi_{run.phi[index]:.2f}", maps.draw(index)
         for name, plot in PLOTS.items():
             figure = plot(run, self.width)
-            settle(figure)
-            yield name, figure
+            if figure is not None:
+                settle(figure)
+                yield name, figure
 
     @property
     def style(self) -> dict[str, Any]:

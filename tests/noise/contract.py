@@ -43,6 +43,16 @@ def assert_covariance(name: str) -> None:
     np.testing.assert_allclose(ratio, 10.0, rtol=0.35)
 
 
+def assert_described(name: str) -> None:
+    """The option that made the errors, what it assumes in a sentence, and for ``auto`` why it was chosen."""
+    found = option("noise", name).covariance(minimum(0))
+    assert found.option in NOISES
+    assert found.option == name or found.reason.startswith("noise auto") or any("refused" in line for line in found.statements)
+    assert bool(found.reason) == (name == "auto")
+    assert found.text
+    assert found.known
+
+
 def pulls(name: str) -> np.ndarray:
     """(REPEATS, 5) deviation from the truth over its error: two rates, the exponent, offset and contrast."""
     out = []

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from homodyne.config import option
+from homodyne.covariance import fitted_points
+from homodyne.images import Bins, score_images
 from homodyne.noise.frame_clustered import bartlett
 from homodyne.optimizer.trust_region import minimise
 from homodyne.problem import information
@@ -33,8 +35,13 @@ def test_bartlett_forms_equal_their_definition(width):
 def test_score_images_sum_to_zero_at_the_minimum():
     """The minimum is where the sum of residual times derivative vanishes for every number, offset and contrast included."""
     found = contract.minimum(0)
-    images = found.source.scores(found.problem.model, found.evaluation, 1, None, lambda image: image)
-    total, size = (sum(f(image).sum(axis=(1, 2)) for image in images) for f in (np.array, np.abs))
+    problem, data = found.problem, found.source.dataset
+    points = fitted_points(problem, found.evaluation)
+    total, size = np.zeros((2, len(found.evaluation.u) + 2))
+    for angle, point in enumerate(points):
+        images = score_images(found.source.kernel, problem.model.pair, problem.model.depends, angle, point, Bins.uniform(data.n, 1))
+        total += images.sum(axis=(1, 2))
+        size += np.abs(images).sum(axis=(1, 2))
     np.testing.assert_allclose(total / size, 0.0, atol=1e-6)
 
 

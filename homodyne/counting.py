@@ -1,0 +1,215 @@
+"""Shot noise and pixel numbers of a measurement, from the best source that the file has, and a check of one against the other.
+
+Shot noise of a frame relative to its squared mean, s_i, in order of preference: (1 - 1/N)/mean count; the raw diagonal of the map,
+c2_ii - offset - contrast; with N known, the scatter of the residuals; without, how far residuals that share a frame agree, which is
+contrast h/(contrast + s) and needs no N. Source: docs/noise.md.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .covariance import AngleSums, Counting, angle_sums
+from .data import Dataset
+from .pairsums import WeightedLoss, ramp
+from .problem import Evaluation, Information, Problem
+
+FEWEST_FRAMES = 10.0
+"""Independent frames below which the scatter of the residuals says nothing about N."""
+CONTRADICTION = 3.0
+"""Factor between contrast + shot noise of the diagonal and of the residuals from which the residuals are believed."""
+MOST_SHOT = 1e4
+"""Largest shot noise, in units of the contrast, that correlations of residuals are asked about."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Counting, and where it came from.
+
+    Attributes:
+        known: (P,) bool, the number of pixels is that of the file or of the settings.
+        pixels_text, shot_text: the sources, in words. statements: what disagrees.
+    """
+
+    counting: Counting
+    known: np.ndarray
+    pixels_text: str
+    shot_text: str
+    statements: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Residual scatter against what the covariance formula expects.
+
+    Attributes:
+        ratio: observed over expected sum of squares; N/N_hat when N is known, 1/N_hat when the formula was given N = 1.
+        error: of the ratio, relative. participation: independent frames, mean over angles.
+    """
+
+    ratio: float
+    error: float
+    participation: float
+
+
+def describes_counting(dataset: Dataset) -> str:
+    """What the file holds of photon counting, in words; empty when nothing."""
+    parts = []
+    if np.isfinite(_counts(dataset)).all() or np.isinf(_counts(dataset)).any():
+        parts.append("mean counts")
+    if np.isfinite(dataset.diagonal).any(axis=1).all():
+        parts.append("the raw diagonal")
+    if np.isfinite(dataset.pixels).all():
+        parts.append("the number of pixels")
+    return ", ".join(parts)
+
+
+def count(problem: Problem, evaluation: Evaluation, dataset: Dataset, pixels: float | None, loss: WeightedLoss | None = None) -> Counted:
+    """Shot noise and pixel number of every angle; pixels are 1 where unknown (``Counted.known``).
+
+    Args:
+        pixels: overrides those of the file.
+    """
+    given = np.asarray(dataset.pixels, dtype=np.float64) if pixels is None else np.full(len(dataset.phi), float(pixels))
+    known = np.isfinite(given) & (given > 0)
+    if not known.all():
+        known[:] = False
+    number = np.where(known, given, 1.0)
+    pixels_text = "noise.pixels" if pixels is not None else "pixel counts of the file" if known.all() else "the scatter of the residuals"
+    counts = _counts(dataset)
+    diagonal = np.asarray(dataset.diagonal, dtype=np.float64)
+    excess = diagonal - (evaluation.offset + evaluation.contrast)[:, None]
+    if evaluation.drift is not None:
+        excess = excess - evaluation.drift[:, None] * ramp(dataset.n)
+    bias = np.where(known, 1 - 1 / np.maximum(number, 1.0), 1.0)[:, None]
+    if not np.isnan(counts).all(axis=1).any():
+        shot, text = bias / np.where(counts > 0, counts, np.nan), "mean counts of the file"
+        statements = _disagreement(excess, shot, number, evaluation.contrast) if known.all() else []
+    elif np.isfinite(diagonal).any(axis=1).all():
+        level = np.maximum(np.nanmean(excess, axis=1, keepdims=True), 0.0)
+        shot, text, statements = np.broadcast_to(level, diagonal.shape), "the raw diagonal", []
+        if not known.all():
+            shown, seen = _from_residuals(problem, evaluation, number, known, loss)
+            b = float(np.mean(evaluation.contrast))
+            if b + shown.mean() > CONTRADICTION * (b + level.mean()):
+                shot, text = shown, seen
+                statements = [
+                    f"the raw diagonal shows a shot noise of {level.mean():.3g}, but residuals that share a frame agree far less than "
+                    "that allows: the diagonal is not that of a speckle map, and is not used",
+                ]
+    else:
+        shot, text = _from_residuals(problem, evaluation, number, known, loss)
+        statements = []
+    middle = np.nanmedian(np.where(np.isfinite(shot), shot, np.nan), axis=1, keepdims=True)
+    # A frame without photons is masked everywhere: its shot noise meets no image.
+    shot = np.where(np.isfinite(shot), shot, middle)
+    return Counted(Counting(shot, number), known, pixels_text, text, tuple(statements))
+
+
+def scatter(sums: Sequence[AngleSums], information: Information, counting: Counting) -> Scatter:
+    """Observed against expected sum of squared residuals, the part that the fit took away included."""
+    expected = float(np.sum(_variance(sums, counting) / counting.pixels))
+    expected -= float(np.sum(information.bread * fitted_score(sums, information)))
+    observed = sum(part.images.squares for part in sums)
+    participation = float(np.mean([part.participation for part in sums]))
+    error = 2 / (participation * np.sqrt(len(sums)))
+    return Scatter(observed / expected if expected > 0 else np.nan, error, participation)
+
+
+def _variance(sums: Sequence[AngleSums], counting: Counting) -> np.ndarray:
+    """(P,) N times the expected sum of squares of the noise."""
+    return np.array([part.images.variance + (counting.r - 1) * part.images.speckle for part in sums])
+
+
+def settle_pixels(found: Counted, sums: list[AngleSums], information: Information) -> tuple[Counted, list[AngleSums], Scatter]:
+    """Where the number of pixels is not known: that of each angle at which its residuals scatter as expected.
+
+    The part of the scatter that the fit took away is shared out between the angles in proportion.
+
+    Returns:
+        The same three with covariances for that number; unchanged where the pixels are known or the residuals do not scatter.
+    """
+    seen = scatter(sums, information, found.counting)
+    squares = np.array([part.images.squares for part in sums])
+    if found.known.all() or not seen.ratio > 0:
+        return found, sums, seen
+    variance = _variance(sums, found.counting)
+    usual = squares.sum() / variance.sum()
+    each = np.where(squares > 0, squares / np.where(variance > 0, variance, 1.0), usual)
+    pixels = usual / (seen.ratio * each)
+    settled = [replace(part, covariance=part.covariance / number) for part, number in zip(sums, pixels, strict=True)]
+    return replace(found, counting=replace(found.counting, pixels=pixels)), settled, seen
+
+
+def fitted_score(sums: Sequence[AngleSums], information: Information) -> np.ndarray:
+    """(q, q) covariance of the score of all fitted numbers; angles are independent."""
+    total = np.zeros_like(information.bread)
+    for angle, part in enumerate(sums):
+        expand = expansion(information, angle, len(sums))
+        fitted = len(expand)
+        total += expand.T @ part.covariance[:fitted, :fitted] @ expand
+    return total
+
+
+def expansion(information: Information, angle: int, angles: int) -> np.ndarray:
+    """(k, q): u, offset, contrast (and drift) of one angle as functions of all fitted numbers."""
+    size, linear = information.size, information.expand[angle::angles]
+    expand = np.zeros((size + len(linear), len(information.bread)))
+    expand[:size, :size] = np.eye(size)
+    expand[size:, size:] = linear
+    return expand
+
+
+def _counts(dataset: Dataset) -> np.ndarray:
+    """(P, n) mean counts per pixel and frame; NaN where unknown."""
+    counts = np.asarray(dataset.counts, dtype=np.float64)
+    return np.broadcast_to(counts if counts.ndim == 2 else counts[:, None], dataset.diagonal.shape)
+
+
+def _disagreement(excess: np.ndarray, shot: np.ndarray, pixels: np.ndarray, contrast: np.ndarray) -> list[str]:
+    """Whether the raw diagonal is what the counts say: dead time, hot pixels and gain show there."""
+    statements = []
+    for k in range(len(excess)):
+        found = excess[k] - shot[k]
+        found = found[np.isfinite(found)]
+        if len(found) < 3:
+            continue
+        level = float(np.nanmean(shot[k]))
+        # The variance of a diagonal element; neighbours are correlated, so its mean is no better than from a tenth of the frames.
+        spread = np.sqrt((2 + level) / pixels[k]) * (contrast[k] + level) / np.sqrt(max(len(found) / 10, 1))
+        if abs(found.mean()) > 5 * spread:
+            statements.append(
+                f"angle index {k}: the raw diagonal is {found.mean():+.3g} off contrast + offset + 1/(mean count) "
+                f"(expected within {spread:.2g}): dead time, hot pixels, a gain that is not 1, or decay within a frame"
+            )
+    return statements
+
+
+def _from_residuals(
+    problem: Problem, evaluation: Evaluation, pixels: np.ndarray, known: np.ndarray, loss: WeightedLoss | None
+) -> tuple[np.ndarray, str]:
+    """(P, n) shot noise from residuals alone: their variance when N is known, else the correlation of those that share a frame."""
+    n = len(problem.model.t)
+    sums = angle_sums(problem, evaluation, Counting(np.zeros((len(pixels), n)), pixels), loss)
+    b = np.maximum(evaluation.contrast, 1e-12)
+    parts = np.array([part.images.neighbours for part in sums])
+    if known.all():
+        _, squares, _, _, hh, pairs = parts.T
+        square = pixels * squares - b**2 * hh
+        level = np.sqrt(np.maximum(square, 0.0) / np.maximum(pairs, 1.0)) - b
+        shot = np.broadcast_to(np.maximum(level, 0.0)[:, None], (len(pixels), n))
+        return shot, "the scatter of the residuals and the number of pixels"
+    # All angles together, each in units of its own scatter: the correlation of one is too uncertain to divide by.
+    weight = np.where(parts[:, 1] > 0, parts[:, 5] / np.where(parts[:, 1] > 0, parts[:, 1], 1.0), 0.0)
+    pairs = parts[:, 5].sum()
+    ratio = float(weight @ parts[:, 0] / pairs) if pairs else 0.0
+    h_next, hh_next, hh = (float(parts[:, k].sum() / pairs) if pairs else 0.0 for k in (2, 3, 4))
+    # y = (b + s)/b from ratio = (y h_next + hh_next)/(y^2 + hh), all of them means over pairs.
+    ratio = max(ratio, 1 / MOST_SHOT)
+    half = 0.5 * h_next / ratio
+    y = min(half + np.sqrt(max(half**2 - (hh - hh_next / ratio), 0.0)), MOST_SHOT)
+    shot = np.broadcast_to((max(y - 1, 0.0) * b)[:, None], (len(pixels), n))
+    if y <= 1:
+        return shot, "nothing, set to zero: neither counts nor the raw diagonal are known, and an upper bound of the errors results"
+    return shot, "how far residuals that share a frame agree: neither counts nor the raw diagonal are known"

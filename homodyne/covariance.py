@@ -1,0 +1,196 @@
+"""Covariance of sums over the pixels of a two-time map of speckle, to order 1/N.
+
+c2 - 1 of N detector pixels is a sample covariance matrix of the frames. With S_ij = contrast h_ij + s_i on the diagonal (s: shot
+noise), Gam the signed g1 (h = Gam o Gam), G_a symmetric images with zero diagonal, P_a = G_a o Gam and T_a = Gam P_a Gam,
+
+    N Cov(sum_{i<j} G_a c2, sum_{i<j} G_b c2) = base + fourth + normalisation
+
+    base            tr(S G_a S G_b)/2                                                           Gaussian part
+    fourth          3 b^3 <T_a, P_b>/2 + 2 b^2 <diag(s) P_a Gam, P_b> + b <G_a o (h o s s'), G_b>/2
+    normalisation   -x_a.l_b - l_a.x_b + l_a' S l_b,   l_a = b rowsum(G_a o h),   x_a = b^2 diag(T_a) + s o l_a
+
+A contrast that drifts is speckle times an amplitude of the frame, a_i^2 b at frame i, and enters by G_ij a_i a_j and s_i/a_i^2.
+Fourth cumulant and normalisation by the mean of each frame nearly cancel: half of the correction is worse than none. When a speckle
+covers several pixels, r = sum of the squared |field correlation|^2 between pixels and r1 its first power enter where both pixels of
+a product carry speckle. Source: docs/noise.md, docs/theory.md.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import jax.numpy as jnp
+import numpy as np
+
+from .images import Bins, Classes, Images, Overlaps, Point, derivative_images, overlaps
+from .pairsums import Moments, Pair, WeightedLoss
+from .problem import Evaluation, PixelSource, Problem, states_and_slopes
+from .projection import linear_gram, slope_grams
+
+
+@dataclass(frozen=True)
+class Counting:
+    """What counting photons on a detector adds to a map, for each of P angles.
+
+    Attributes:
+        shot: (P, n) variance of shot noise of a frame relative to its squared mean, about 1/(mean count).
+        pixels: (P,) detector pixels that were averaged.
+        r, r1: sums over a speckle of the squared and of the plain |field correlation|^2 between pixels; 1 for small speckles.
+    """
+
+    shot: np.ndarray
+    pixels: np.ndarray
+    r: float = 1.0
+    r1: float = 1.0
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Statistics of the bins of frames of one angle: signed g1 (b, b), shot noise of a bin (b,), contrast, r, r1.
+
+    amplitude: (b,) root of the contrast of a bin over that of the record, None when they are equal.
+    """
+
+    field: np.ndarray
+    shot: np.ndarray
+    contrast: float
+    r: float
+    r1: float
+    amplitude: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class AngleSums:
+    """One angle: its sums over pixels, and the covariance (k + e, k + e) of its k scores and e extras.
+
+    images: without the binned part. overlaps: None without extras. participation: (tr S)^2/tr S^2, the number of frames that count
+    as independent.
+    """
+
+    images: Images
+    overlaps: Overlaps | None
+    covariance: np.ndarray
+    participation: float
+
+
+def map_covariance(binned: np.ndarray, exact_shot: np.ndarray, frames: Frames) -> np.ndarray:
+    """N times the covariance (k, k) of the sums that the images stand for.
+
+    Args:
+        binned: (k, b, b) images summed over bins of frames. exact_shot: (k, k) sum over single pairs of s_i s_j (1 + b h) G_a G_b,
+            which bins smear; NaN where bins will do.
+    """
+    b, gam, s, count = frames.contrast, frames.field, frames.shot, len(binned)
+    h, once = gam**2, s
+    if frames.amplitude is not None:
+        a = frames.amplitude
+        binned, s, once = binned * np.outer(a, a), s / a**2, s / a
+
+    def traces(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """(k, k) tr(X_a Y_b)."""
+        return x.reshape(count, -1) @ y.transpose(0, 2, 1).reshape(count, -1).T
+
+    h_g = h @ binned
+    s_g = b * h_g + s[:, None] * binned
+    total = 0.5 * traces(s_g, s_g)
+    weighted = binned * s[:, None] * s[None, :]
+    smeared = 0.5 * traces(weighted, binned)
+    light = smeared + 0.5 * b * traces(weighted * h, binned)
+    total += np.where(np.isnan(exact_shot), light, exact_shot) - smeared
+    if frames.r != 1:
+        total += 0.5 * (frames.r - 1) * b**2 * traces(h_g, h_g)
+    del h_g, s_g, weighted
+    p = binned * gam
+    gam_p = gam @ p
+    total += 0.5 * b**3 * (2 * frames.r1 + frames.r) * traces(gam_p, gam_p)
+    mixed = 2 * b**2 * traces(gam_p * once, p)
+    total += 0.5 * (mixed + mixed.T)
+    rows = b * (binned * h).sum(axis=2)
+    if frames.amplitude is not None:
+        rows = rows * frames.amplitude
+    x = frames.r1 * b**2 * (gam_p * gam).sum(axis=2) + s * rows
+    cross = x @ rows.T
+    total += rows @ (frames.r1 * b * h @ rows.T + s[:, None] * rows.T) - cross - cross.T
+    return 0.5 * (total + total.T)
+
+
+def angle_sums(
+    problem: Problem,
+    evaluation: Evaluation,
+    counting: Counting,
+    loss: WeightedLoss | None = None,
+    classes: Classes | None = None,
+    rival: tuple[Pair, list[Point]] | None = None,
+) -> list[AngleSums]:
+    """Sums and covariances of all angles at a fit; covariances are divided by the number of pixels.
+
+    Args:
+        loss: robust loss with its scale. classes: blocks of the goodness of fit, None for no extras. rival: pair and points of
+            another fit, one more extra.
+    """
+    source = problem.source
+    assert isinstance(source, PixelSource)
+    points = fitted_points(problem, evaluation)
+    contrast = np.maximum(evaluation.contrast, 0.0)
+    exact = shot_gram(source.shot_moments(problem.model, evaluation, counting.shot), evaluation)
+    robust = None if loss is None else (loss.weight, loss.scale)
+    pair, depends = problem.model.pair, problem.model.depends
+
+    def one(angle: int) -> AngleSums:
+        point, shot, gram = points[angle], counting.shot[angle], exact[angle]
+        bins = Bins.by_change(point.x, pair)
+        images = derivative_images(source.kernel, pair, depends, angle, point, bins, shot, robust)
+        binned, extras = images.binned, None
+        if classes is not None:
+            other = None if rival is None else (rival[0], rival[1][angle])
+            extras = overlaps(source.kernel, pair, depends, angle, point, bins, shot, classes, other)
+            binned = np.concatenate([binned, extras.binned])
+            gram = _with_extras(gram, extras.shot)
+            extras = replace(extras, binned=extras.binned[:, :0, :0])
+        x = bins.mean(point.x)
+        difference = tuple(np.abs(state[None, :] - state[:, None]) for state in x)
+        field = np.asarray(pair.field(tuple(jnp.asarray(d) for d in difference)))
+        frames = Frames(field, bins.mean(shot) / bins.size, contrast[angle], counting.r, counting.r1, _amplitude(point, bins))
+        covariance = map_covariance(binned, gram, frames) / counting.pixels[angle]
+        return AngleSums(replace(images, binned=images.binned[:, :0, :0]), extras, covariance, _participation(frames, bins, shot))
+
+    with ThreadPoolExecutor(source.kernel.threads) as pool:
+        return list(pool.map(one, range(len(points))))
+
+
+def _with_extras(gram: np.ndarray, shot: np.ndarray) -> np.ndarray:
+    """(k + e, k + e) exact sums of shot noise: extras that are blocks share no pair; the rest is smooth and left to the bins (NaN)."""
+    count = len(gram)
+    total = np.full((count + len(shot),) * 2, np.nan)
+    total[:count, :count] = gram
+    blocks = count + np.flatnonzero(np.isfinite(shot))
+    total[np.ix_(blocks, blocks)] = np.diag(shot[np.isfinite(shot)])
+    return total
+
+
+def shot_gram(moments: Moments, evaluation: Evaluation) -> np.ndarray:
+    """(P, k, k) sums over single pairs of s_i s_j (1 + b h) G_a G_b, from the kernel's sums with those weights."""
+    slopes, full = slope_grams(moments, evaluation.contrast, evaluation.drift)
+    return np.block([[full, slopes.swapaxes(-1, -2)], [slopes, linear_gram(moments)]])
+
+
+def fitted_points(problem: Problem, evaluation: Evaluation) -> list[Point]:
+    """The fitted map of each angle, with the derivatives of its states."""
+    source = problem.source
+    assert isinstance(source, PixelSource)
+    x, dx = (np.asarray(part) for part in states_and_slopes(problem.model, source.dataset.phi, evaluation.u, slopes=True))
+    drift = [None] * len(x) if evaluation.drift is None else evaluation.drift.tolist()
+    return [Point(x[k], dx[k], float(evaluation.offset[k]), float(evaluation.contrast[k]), drift[k]) for k in range(len(x))]
+
+
+def _amplitude(point: Point, bins: Bins) -> np.ndarray | None:
+    """Of the bins (see ``Frames``); a contrast that falls to nothing keeps a hundredth."""
+    if point.drift is None or point.contrast <= 0:
+        return None
+    return np.sqrt(np.maximum(bins.mean(point.contrast_along) / point.contrast, 0.01))
+
+
+def _participation(frames: Frames, bins: Bins, shot: np.ndarray) -> float:
+    b, size = frames.contrast, bins.size
+    trace = np.sum(b + shot)
+    square = b**2 * size @ frames.field**4 @ size + np.sum(2 * b * shot + shot**2)
+    return float(trace**2 / square) if square > 0 else 1.0

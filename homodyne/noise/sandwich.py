@@ -1,0 +1,77 @@
+"""noise=sandwich: least squares with the covariance of a speckle map, A^-1 V A^-1 (covariance.py)."""
+
+from dataclasses import replace
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from ..counting import FEWEST_FRAMES, Counted, Scatter, count, fitted_score, settle_pixels
+from ..covariance import AngleSums, angle_sums
+from .base import AbstractNoise, Minimised, Noise
+
+# Between r1 = 1 + 2.28 (r - 1), pixels along a line of four per speckle, and r1 = 2 r of large Gaussian speckles.
+LONG_RANGE = 2.3
+
+
+class Sandwich(AbstractNoise):
+    """Errors from the statistics of speckle and photon counting.
+
+    Attributes:
+        pixels: detector pixels averaged in each map; null: those of the file, else from the scatter of the residuals.
+        speckle_size: sum over a speckle of the squared |field correlation|^2 between pixels, 1 when speckles are smaller than a
+            pixel; null: 1, unless the residuals scatter more than that allows.
+    """
+
+    pixels: Annotated[float, Field(gt=1)] | None
+    speckle_size: Annotated[float, Field(ge=1)] | None
+
+    def covariance(self, minimum: Minimised) -> Noise:
+        problem, evaluation, information = minimum.problem, minimum.evaluation, minimum.information
+        found = count(problem, evaluation, minimum.source.dataset, self.pixels, minimum.loss)
+        statements = list(found.statements)
+        if self.speckle_size is not None:
+            found = _with_size(found, self.speckle_size)
+
+        def measured(counted: Counted) -> tuple[Counted, list[AngleSums], Scatter]:
+            return settle_pixels(counted, angle_sums(problem, evaluation, counted.counting, minimum.loss), information)
+
+        found, sums, seen = measured(found)
+        if not seen.ratio > 0:
+            return self._unknown(minimum, found, f"residuals do not scatter (chi2 = {evaluation.chi2:.3g})")
+        if not found.known.all() and seen.participation < FEWEST_FRAMES:
+            why = f"the record holds only {seen.participation:.1f} independent frames"
+            return self._unknown(minimum, found, f"{why}; accepted: noise.pixels, the detector pixels averaged in each map")
+        if found.known.all() and seen.ratio > 1 + 3 * seen.error and self.speckle_size is None:
+            doubled = measured(_with_size(found, 2.0))[1]
+            size = self._size(found, sums, doubled, seen, minimum)
+            excess = f"residuals scatter {seen.ratio:.2f} times what {np.median(found.counting.pixels):.0f} independent pixels do"
+            statements.append(f"{excess}: speckles larger than a pixel (r = {size:.2f} is used), or the model does not describe the map")
+            found, sums, seen = measured(_with_size(found, size))
+        total = fitted_score(sums, information)
+        covariance = minimum.bread @ total @ minimum.bread
+        return Noise(self.name, covariance, _text(found), statements=tuple(statements), counted=found, scatter=seen)
+
+    @staticmethod
+    def _size(found: Counted, sums: list[AngleSums], doubled: list[AngleSums], seen: Scatter, minimum: Minimised) -> float:
+        """r that makes the expected scatter equal to the observed one; ``doubled`` are the sums with r = 2."""
+        information = minimum.information
+        speckle = sum(part.images.speckle / number for part, number in zip(sums, found.counting.pixels, strict=True))
+        slope = speckle - float(np.sum(information.bread * (fitted_score(doubled, information) - fitted_score(sums, information))))
+        observed = sum(part.images.squares for part in sums)
+        return 1 + max(observed - observed / seen.ratio, 0.0) / slope if slope > 0 else 1.0
+
+    def _unknown(self, minimum: Minimised, found: Counted, why: str) -> Noise:
+        covariance = np.full_like(minimum.information.bread, np.nan)
+        return Noise(self.name, covariance, f"no errors: {why}", statements=(f"no parameter has an error: {why}",), counted=found)
+
+
+def _with_size(found: Counted, size: float) -> Counted:
+    return replace(found, counting=replace(found.counting, r=size, r1=1 + LONG_RANGE * (size - 1)))
+
+
+def _text(found: Counted) -> str:
+    pixels = found.counting.pixels
+    number = f"{pixels.min():.0f}" if np.ptp(pixels) < 0.5 else f"{pixels.min():.0f} to {pixels.max():.0f}"
+    size = f", speckle size r = {found.counting.r:.2f}" if found.counting.r != 1 else ""
+    return f"correlated pixels of speckle; {number} detector pixels ({found.pixels_text}){size}, shot noise from {found.shot_text}"
