@@ -37,7 +37,8 @@ PHOTONS = (5.0, 0.5)
 def regime_of(name: str, photons: float) -> Regime:
     """The fitted model."""
     flow = "laminar" in name or "kernel" in name
-    return Regime(name, 0, mode="laminar_flow" if flow else "static", phi=FIVE if flow else (0.0, 45.0, 90.0), photons=photons)
+    flowing = {"mode": "laminar_flow", "phi": FIVE, "rate": 6.0, "shear": 40.0}
+    return Regime(name, 0, photons=photons, **(flowing if flow else {}))
 
 
 def simulated(regime: Regime, seed: int):

@@ -52,7 +52,7 @@ def contour(surface: Surface, pair: tuple[Quantity, Quantity], confidence: float
         covariance=covariance,
         confidence=confidence,
         closed=not region.open_at,
-        sentence=f"{where} {', '.join(region.open_at)}" if region.open_at else "",
+        sentence=f"{where} {', '.join(region.open_at[:2])}" if region.open_at else "",
     )
 
 
@@ -142,6 +142,8 @@ class _Region:
 
         goal = float(np.sqrt(self.level - base))
         width = self.inflation * _width(middle.spread)
+        if not width > 0:
+            return None
         line = Line(
             index=1,
             reach=lambda y, start: self._reach(np.array([at, y]), start),
@@ -197,7 +199,7 @@ def _level(confidence: float) -> float:
 
 def _width(covariance: np.ndarray) -> float:
     """Standard deviation of the second quantity at a given first one."""
-    return float(np.sqrt(covariance[1, 1] - covariance[0, 1] ** 2 / covariance[0, 0]))
+    return float(np.sqrt(max(covariance[1, 1] - covariance[0, 1] ** 2 / covariance[0, 0], 0.0))) if covariance[0, 0] > 0 else 0.0
 
 
 def _separable(covariance: np.ndarray) -> bool:

@@ -19,6 +19,8 @@ FEWEST_FRAMES = 10.0
 """Independent frames below which the scatter of the residuals says nothing about N."""
 CONTRADICTION = 3.0
 """Factor between contrast + shot noise of the diagonal and of the residuals from which the residuals are believed."""
+SILENT = 1e-6
+"""Residuals smaller than this part of the contrast are rounding: there is no noise to test against."""
 MOST_SHOT = 1e4
 """Largest shot noise, in units of the contrast, that correlations of residuals are asked about."""
 
@@ -56,7 +58,7 @@ class Scatter:
 def describes_counting(dataset: Dataset) -> str:
     """What the file holds of photon counting, in words; empty when nothing."""
     parts = []
-    if np.isfinite(_counts(dataset)).all() or np.isinf(_counts(dataset)).any():
+    if not np.isnan(_counts(dataset)).all(axis=1).any():
         parts.append("mean counts")
     if np.isfinite(dataset.diagonal).any(axis=1).all():
         parts.append("the raw diagonal")
@@ -85,7 +87,7 @@ def count(problem: Problem, evaluation: Evaluation, dataset: Dataset, pixels: fl
     bias = np.where(known, 1 - 1 / np.maximum(number, 1.0), 1.0)[:, None]
     if not np.isnan(counts).all(axis=1).any():
         shot, text = bias / np.where(counts > 0, counts, np.nan), "mean counts of the file"
-        statements = _disagreement(excess, shot, number, evaluation.contrast) if known.all() else []
+        statements = _disagreement(excess, shot, number, evaluation.contrast, dataset.pairs > 0) if known.all() else []
     elif np.isfinite(diagonal).any(axis=1).all():
         level = np.maximum(np.nanmean(excess, axis=1, keepdims=True), 0.0)
         shot, text, statements = np.broadcast_to(level, diagonal.shape), "the raw diagonal", []
@@ -101,7 +103,7 @@ def count(problem: Problem, evaluation: Evaluation, dataset: Dataset, pixels: fl
     else:
         shot, text = _from_residuals(problem, evaluation, number, known, loss)
         statements = []
-    middle = np.nanmedian(np.where(np.isfinite(shot), shot, np.nan), axis=1, keepdims=True)
+    middle = np.array([[np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else 0.0] for row in shot])
     # A frame without photons is masked everywhere: its shot noise meets no image.
     shot = np.where(np.isfinite(shot), shot, middle)
     return Counted(Counting(shot, number), known, pixels_text, text, tuple(statements))
@@ -109,12 +111,19 @@ def count(problem: Problem, evaluation: Evaluation, dataset: Dataset, pixels: fl
 
 def scatter(sums: Sequence[AngleSums], information: Information, counting: Counting) -> Scatter:
     """Observed against expected sum of squared residuals, the part that the fit took away included."""
-    expected = float(np.sum(_variance(sums, counting) / counting.pixels))
-    expected -= float(np.sum(information.bread * fitted_score(sums, information)))
+    variance, score = _variance(sums, counting) / counting.pixels, fitted_score(sums, information)
+    expected = float(np.sum(variance)) - float(np.sum(information.bread * score))
     observed = sum(part.images.squares for part in sums)
     participation = float(np.mean([part.participation for part in sums]))
-    error = 2 / (participation * np.sqrt(len(sums)))
-    return Scatter(observed / expected if expected > 0 else np.nan, error, participation)
+    ratio = observed / expected if expected > 0 else np.nan
+    # The expectation goes as (contrast + s)^2, and the fitted contrast has an error of its own.
+    size, angles = information.size, len(sums)
+    contrast = information.expand[angles : 2 * angles] @ (information.bread @ score @ information.bread)[size:, size:]
+    pairs = np.array([part.images.pairs for part in sums])
+    slope = 2 * np.sqrt(variance * pairs / counting.pixels) / max(float(variance.sum()), 1e-300)
+    own = float(slope @ contrast @ information.expand[angles : 2 * angles].T @ slope) * ratio
+    error = float(np.hypot(2 / (participation * np.sqrt(angles)), np.sqrt(max(own, 0.0))))
+    return Scatter(ratio, error, participation)
 
 
 def _variance(sums: Sequence[AngleSums], counting: Counting) -> np.ndarray:
@@ -167,12 +176,12 @@ def _counts(dataset: Dataset) -> np.ndarray:
     return np.broadcast_to(counts if counts.ndim == 2 else counts[:, None], dataset.diagonal.shape)
 
 
-def _disagreement(excess: np.ndarray, shot: np.ndarray, pixels: np.ndarray, contrast: np.ndarray) -> list[str]:
+def _disagreement(excess: np.ndarray, shot: np.ndarray, pixels: np.ndarray, contrast: np.ndarray, used: np.ndarray) -> list[str]:
     """Whether the raw diagonal is what the counts say: dead time, hot pixels and gain show there."""
     statements = []
     for k in range(len(excess)):
         found = excess[k] - shot[k]
-        found = found[np.isfinite(found)]
+        found = found[np.isfinite(found)] if used[k] else found[:0]
         if len(found) < 3:
             continue
         level = float(np.nanmean(shot[k]))

@@ -9,7 +9,7 @@ noise), Gam the signed g1 (h = Gam o Gam), G_a symmetric images with zero diagon
     fourth          3 b^3 <T_a, P_b>/2 + 2 b^2 <diag(s) P_a Gam, P_b> + b <G_a o (h o s s'), G_b>/2
     normalisation   -x_a.l_b - l_a.x_b + l_a' S l_b,   l_a = b rowsum(G_a o h),   x_a = b^2 diag(T_a) + s o l_a
 
-A contrast that drifts is speckle times an amplitude of the frame, a_i^2 b at frame i, and enters by G_ij a_i a_j and s_i/a_i^2.
+Where the contrast drifts, a_i^2 b at frame i, every cumulant carries one factor a for each frame in it: Gam_ij sqrt(a_i a_j) for Gam.
 Fourth cumulant and normalisation by the mean of each frame nearly cancel: half of the correction is worse than none. When a speckle
 covers several pixels, r = sum of the squared |field correlation|^2 between pixels and r1 its first power enter where both pixels of
 a product carry speckle. Source: docs/noise.md, docs/theory.md.
@@ -45,17 +45,13 @@ class Counting:
 
 @dataclass(frozen=True)
 class Frames:
-    """Statistics of the bins of frames of one angle: signed g1 (b, b), shot noise of a bin (b,), contrast, r, r1.
-
-    amplitude: (b,) root of the contrast of a bin over that of the record, None when they are equal.
-    """
+    """Statistics of the bins of frames of one angle: signed g1 (b, b), shot noise of a bin (b,), contrast, r, r1."""
 
     field: np.ndarray
     shot: np.ndarray
     contrast: float
     r: float
     r1: float
-    amplitude: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -80,10 +76,7 @@ def map_covariance(binned: np.ndarray, exact_shot: np.ndarray, frames: Frames) -
             which bins smear; NaN where bins will do.
     """
     b, gam, s, count = frames.contrast, frames.field, frames.shot, len(binned)
-    h, once = gam**2, s
-    if frames.amplitude is not None:
-        a = frames.amplitude
-        binned, s, once = binned * np.outer(a, a), s / a**2, s / a
+    h = gam**2
 
     def traces(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """(k, k) tr(X_a Y_b)."""
@@ -102,11 +95,9 @@ def map_covariance(binned: np.ndarray, exact_shot: np.ndarray, frames: Frames) -
     p = binned * gam
     gam_p = gam @ p
     total += 0.5 * b**3 * (2 * frames.r1 + frames.r) * traces(gam_p, gam_p)
-    mixed = 2 * b**2 * traces(gam_p * once, p)
+    mixed = 2 * b**2 * traces(gam_p * s, p)
     total += 0.5 * (mixed + mixed.T)
     rows = b * (binned * h).sum(axis=2)
-    if frames.amplitude is not None:
-        rows = rows * frames.amplitude
     x = frames.r1 * b**2 * (gam_p * gam).sum(axis=2) + s * rows
     cross = x @ rows.T
     total += rows @ (frames.r1 * b * h @ rows.T + s[:, None] * rows.T) - cross - cross.T
@@ -149,7 +140,10 @@ def angle_sums(
         x = bins.mean(point.x)
         difference = tuple(np.abs(state[None, :] - state[:, None]) for state in x)
         field = np.asarray(pair.field(tuple(jnp.asarray(d) for d in difference)))
-        frames = Frames(field, bins.mean(shot) / bins.size, contrast[angle], counting.r, counting.r1, _amplitude(point, bins))
+        if point.drift is not None and point.contrast > 0:
+            along = np.maximum(bins.mean(point.contrast_along) / point.contrast, 0.0)
+            field = field * np.outer(along, along) ** 0.25
+        frames = Frames(field, bins.mean(shot) / bins.size, contrast[angle], counting.r, counting.r1)
         covariance = map_covariance(binned, gram, frames) / counting.pixels[angle]
         return AngleSums(replace(images, binned=images.binned[:, :0, :0]), extras, covariance, _participation(frames, bins, shot))
 
@@ -180,13 +174,6 @@ def fitted_points(problem: Problem, evaluation: Evaluation) -> list[Point]:
     x, dx = (np.asarray(part) for part in states_and_slopes(problem.model, source.dataset.phi, evaluation.u, slopes=True))
     drift = [None] * len(x) if evaluation.drift is None else evaluation.drift.tolist()
     return [Point(x[k], dx[k], float(evaluation.offset[k]), float(evaluation.contrast[k]), drift[k]) for k in range(len(x))]
-
-
-def _amplitude(point: Point, bins: Bins) -> np.ndarray | None:
-    """Of the bins (see ``Frames``); a contrast that falls to nothing keeps a hundredth."""
-    if point.drift is None or point.contrast <= 0:
-        return None
-    return np.sqrt(np.maximum(bins.mean(point.contrast_along) / point.contrast, 0.01))
 
 
 def _participation(frames: Frames, bins: Bins, shot: np.ndarray) -> float:

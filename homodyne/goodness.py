@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.special import chdtrc
 
-from .counting import FEWEST_FRAMES, count, expansion, fitted_score, scatter, settle_pixels
+from .counting import FEWEST_FRAMES, SILENT, count, expansion, fitted_score, scatter, settle_pixels
 from .covariance import AngleSums, angle_sums
 from .images import Classes, Point
 from .noise.base import Minimised, Noise
@@ -27,8 +27,6 @@ FEWEST_PAIRS = 15
 MOST_LAGS = 12
 FIT_HOLDS = 0.01
 """p-value below which a sentence says that the model fails."""
-SILENT = 1e-6
-"""Residuals smaller than this part of the contrast are rounding: there is no noise to test against."""
 RANK = 1e-3
 """Eigenvalues of the correlation matrix below this are not counted."""
 
@@ -67,7 +65,7 @@ def lag_age_blocks(n: int) -> Blocks:
             block[k, within] = len(lag_of)
             lag_of.append(k)
             age_of.append(age)
-    return Blocks(Classes(of_lag, block, len(lag_of)), np.array(edges), np.array(lag_of), np.array(age_of))
+    return Blocks(Classes(of_lag, block, len(lag_of)), np.array(edges), np.array(lag_of, dtype=np.int64), np.array(age_of, dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -120,6 +118,8 @@ def goodness(minimum: Minimised, noise: Noise, rival: tuple[Pair, list[Point]] |
     problem, evaluation, dataset = minimum.problem, minimum.evaluation, minimum.source.dataset
     found = noise.counted or count(problem, evaluation, dataset, None, minimum.loss)
     blocks = lag_age_blocks(dataset.n)
+    if not blocks.classes.count:
+        return None
     sums = angle_sums(problem, evaluation, found.counting, minimum.loss, blocks.classes, rival)
     if noise.counted is None:
         found, sums, seen = settle_pixels(found, sums, minimum.information)
@@ -224,12 +224,12 @@ def _where(found: Goodness, dt: float, phi: np.ndarray) -> str:
     """The lag, age and angle of the largest deviation, in words."""
     angle, block = np.unravel_index(int(np.nanargmax(np.abs(found.z))), found.z.shape)
     lag = found.lag_edges[[found.lag[block], found.lag[block] + 1]] - [0, 1]
-    share = ("youngest", "younger", "older", "oldest")[found.age[block]]
+    ages = int(np.sum(found.lag == found.lag[block]))
+    quarter = ("youngest", "younger", "older", "oldest")[found.age[block]]
+    share = f"{quarter} quarter" if ages == AGES else f"part {found.age[block] + 1} of {ages} by age"
     sign = "above" if found.z[angle, block] > 0 else "below"
     lags = f"lag {lag[0] * dt:.4g} s" if lag[0] == lag[1] else f"lags {lag[0] * dt:.4g} to {lag[1] * dt:.4g} s"
     bad = int(np.sum(np.array(found.angles) < FIT_HOLDS / len(found.angles)))
     size = abs(found.z[angle, block])
-    return (
-        f"data are {sign} the fit by {size:.1f} standard deviations at {lags}, {share} quarter, phi = {phi[angle]:.4g} degrees; "
-        f"{bad} of {len(phi)} angles are affected"
-    )
+    affected = f"{bad} of {len(phi)} angles fail alone" if bad else "no angle fails alone, all together do"
+    return f"data are {sign} the fit by {size:.1f} standard deviations at {lags}, {share}, phi = {phi[angle]:.4g} degrees; {affected}"

@@ -20,7 +20,7 @@ import numpy as np
 from .pairsums import Depends, Pair, PixelSums, Robust, frame_contrast, pack_slopes, ramp, slope_blocks
 from .tiles import TILE
 
-FEWEST_BINS, MOST_BINS = 128, 512
+FEWEST_BINS, MOST_BINS = 256, 512
 CHANGE = 0.3
 """Largest change of ln h within a bin; errors then differ by less than one per cent from those of single frames."""
 STEEPEST = 0.54
@@ -39,8 +39,9 @@ class Bins:
         """Bins in which h changes by at most ``change``, or as little as ``most`` bins allow; x (m, n) states of one angle."""
         weight = np.array([1.0 if exponential else STEEPEST for exponential in pair.exponential])
         steps = (weight[:, None] * np.abs(np.diff(x, axis=-1))).max(axis=0)
-        # Products of so few bins cost nothing: slow dynamics get finer ones.
-        change = min(change, float(steps.sum()) / FEWEST_BINS)
+        # What contrast and offset explain as well cancels, so half of the bins follow the change of h and half of them time.
+        share = 0.5 * (steps / max(float(steps.sum()), 1e-300) + 1 / len(steps))
+        steps = np.maximum(steps, FEWEST_BINS * change * share)
         while True:
             of = np.zeros(len(steps) + 1, dtype=np.int64)
             path = 0.0

@@ -142,7 +142,7 @@ class Fitted:
         inflation[known] = ratio
         counted, scatter = noise.counted, noise.scatter
         return NoiseFacts(
-            pixels=none if counted is None else counted.counting.pixels,
+            pixels=none if counted is None or not (noise.known or counted.known.all()) else counted.counting.pixels,
             pixels_source="" if counted is None else counted.pixels_text,
             speckle_size=np.nan if counted is None else counted.counting.r,
             shot=none if counted is None else counted.counting.shot.mean(axis=1),

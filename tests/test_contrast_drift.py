@@ -14,7 +14,7 @@ import homodyne
 from homodyne import optimize
 from homodyne.config import option
 from homodyne.counting import expansion
-from homodyne.covariance import fitted_points
+from homodyne.covariance import Counting, angle_sums, fitted_points
 from homodyne.errors import ConfigError
 from homodyne.goodness import goodness
 from homodyne.images import Bins, derivative_images, score_images
@@ -30,6 +30,7 @@ from homodyne.tiles import pack
 from . import factory
 from .example_run import ExampleJob, example_dataset, example_fit, rows_of
 from .factory import DT, GAP, LAMINAR, PHI, STATIC, Q, dense_decay, dense_pairs, exact_maps, fitted, measured, noise_like, times
+from .speckle import pair_covariance
 
 SCALINGS = ("averaged", "fourier", "individual", "shrinkage")
 N = 70
@@ -335,6 +336,32 @@ def test_a_robust_loss_finds_the_drift_among_outliers():
     fit = fitted(data, mode=mode, per_angle_scaling=scaling("individual"), optimizer=robust)
     assert fit.success
     assert np.all(np.abs(fit.contrast_drift - DRIFT[:3]) < 4 * fit.contrast_drift_error)
+
+
+@pytest.mark.parametrize(("shot", "tolerance"), [(0.0, 1e-10), (0.4, 1e-3)])
+def test_the_covariance_of_a_drifting_map_equals_the_sum_over_four_indices(shot, tolerance, monkeypatch):
+    """The contrast of a pair is an arithmetic mean in the fit and a geometric one in the statistics: equal to a thousandth."""
+    n = 9
+    maps = drifting_maps(n, 0.001, 2, LAMINAR, PHI[1:2])
+    made = factory.problem(measured(maps, PHI[1:2]), "laminar_flow", scaling("individual"))
+    u = made.model.coordinates_of(LAMINAR)
+    found = replace(made.evaluate(u), contrast=np.array([0.3]), drift=np.array([0.06]))
+    s = shot * (1 + 0.3 * np.cos(np.arange(n)))
+    monkeypatch.setattr(Bins, "by_change", classmethod(lambda cls, x, *_: cls.uniform(x.shape[-1], 1)))
+    (part,) = angle_sums(made, found, Counting(s[None], np.array([1000.0])))
+    early, late = np.triu_indices(n, 1)
+
+    def decay(v):
+        return dense_decay(made.model, made.source.dataset, v)[0]
+
+    h, slope = np.asarray(decay(u)), np.asarray(jax.jacfwd(decay)(u))
+    rho, x = 0.5 * (ramp(n)[early] + ramp(n)[late]), fitted_points(made, found)[0].x
+    columns = np.concatenate([(0.3 + 0.06 * rho) * slope.T, [np.ones_like(rho), h, rho * h]])
+    field = np.asarray(made.model.pair.field(tuple(jnp.abs(state[None, :] - state[:, None]) for state in x)))
+    along = np.sqrt(1 + 0.2 * ramp(n))
+    expected = columns @ pair_covariance(field * np.sqrt(np.outer(along, along)), 0.3, s) @ columns.T / 1000
+    scale = np.sqrt(np.outer(np.diagonal(expected), np.diagonal(expected)))
+    np.testing.assert_allclose(part.covariance / scale, expected / scale, atol=tolerance)
 
 
 SPECKLE = {**STATIC, "alpha": -0.3, "D_offset": 0.0}

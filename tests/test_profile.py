@@ -1,6 +1,6 @@
 """Profiles and regions: exact for a linear problem, and otherwise what a dense scan of the same residuals finds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import jax
@@ -13,6 +13,7 @@ from scipy.optimize import brentq, least_squares
 from homodyne.config import option
 from homodyne.contour import contour
 from homodyne.mode.base import Model
+from homodyne.optimizer.progress import FitInterrupted
 from homodyne.optimizer.trust_region import Tolerances, minimise
 from homodyne.problem import Evaluation, Information, Inverse, Problem, invert
 from homodyne.profile import profile
@@ -156,6 +157,14 @@ def test_the_limit_of_a_model_ends_the_search_and_is_said() -> None:
     assert "where the model ends" in found.sentence
     assert found.value[-1] == pytest.approx(box.box, abs=1e-3)
     assert found.root[-1] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_request_to_stop_is_heard_at_every_step() -> None:
+    def stop() -> None:
+        raise FitInterrupted
+
+    with pytest.raises(FitInterrupted):
+        profile(replace(bowl(), interrupted=stop), parameter(0), 1.0, 0.95)
 
 
 @cache

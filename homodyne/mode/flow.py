@@ -220,7 +220,7 @@ class FlowModel:
 
     def exponents(self) -> np.ndarray:
         """(p,) True at the coordinates that are exponents."""
-        return np.array([name in ("alpha", "beta") for name in self.coordinates])
+        return np.array([name in ("alpha", "beta") for name in self.coordinates], dtype=bool)
 
     def canonical(self, u: np.ndarray) -> np.ndarray:
         """phi0 within 90 degrees of nominal: phi0 and phi0 + 180 are the same flow (h is even in the shear phase)."""

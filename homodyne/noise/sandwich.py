@@ -6,12 +6,14 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from ..counting import FEWEST_FRAMES, Counted, Scatter, count, fitted_score, settle_pixels
+from ..counting import FEWEST_FRAMES, SILENT, Counted, Scatter, count, fitted_score, settle_pixels
 from ..covariance import AngleSums, angle_sums
 from .base import AbstractNoise, Minimised, Noise
 
 # Between r1 = 1 + 2.28 (r - 1), pixels along a line of four per speckle, and r1 = 2 r of large Gaussian speckles.
 LONG_RANGE = 2.3
+# Error of r above which r is not used: where shot noise prevails r hardly enters, but what the scatter says of it may be anything.
+MOST_UNCERTAIN = 1.0
 
 
 class Sandwich(AbstractNoise):
@@ -37,29 +39,38 @@ class Sandwich(AbstractNoise):
             return settle_pixels(counted, angle_sums(problem, evaluation, counted.counting, minimum.loss), information)
 
         found, sums, seen = measured(found)
-        if not seen.ratio > 0:
+        silent = minimum.score_variance < (SILENT * np.abs(evaluation.contrast).max()) ** 2
+        if (silent and not found.known.all()) or not seen.ratio > 0:
             return self._unknown(minimum, found, f"residuals do not scatter (chi2 = {evaluation.chi2:.3g})")
         if not found.known.all() and seen.participation < FEWEST_FRAMES:
             why = f"the record holds only {seen.participation:.1f} independent frames"
             return self._unknown(minimum, found, f"{why}; accepted: noise.pixels, the detector pixels averaged in each map")
         if found.known.all() and seen.ratio > 1 + 3 * seen.error and self.speckle_size is None:
             doubled = measured(_with_size(found, 2.0))[1]
-            size = self._size(found, sums, doubled, seen, minimum)
+            size, size_error = self._size(found, sums, doubled, seen, minimum)
             excess = f"residuals scatter {seen.ratio:.2f} times what {np.median(found.counting.pixels):.0f} independent pixels do"
-            statements.append(f"{excess}: speckles larger than a pixel (r = {size:.2f} is used), or the model does not describe the map")
-            found, sums, seen = measured(_with_size(found, size))
+            used = f"(r = {size:.2f} is used)" if size_error < MOST_UNCERTAIN else "(photons are too scarce to tell r, 1 is used)"
+            statements.append(f"{excess}: speckles larger than a pixel {used}, or the model does not describe the map")
+            if size_error < MOST_UNCERTAIN:
+                found, sums, seen = measured(_with_size(found, size))
+        if found.known.all() and seen.ratio * (1 + 3 * seen.error) < 1:
+            pixels = f"{np.median(found.counting.pixels):.0f} pixels do"
+            why = "a wrong number of pixels, or maps that were smoothed"
+            statements.append(f"residuals scatter only {seen.ratio:.2g} times what {pixels}: {why}")
         total = fitted_score(sums, information)
         covariance = minimum.bread @ total @ minimum.bread
         return Noise(self.name, covariance, _text(found), statements=tuple(statements), counted=found, scatter=seen)
 
     @staticmethod
-    def _size(found: Counted, sums: list[AngleSums], doubled: list[AngleSums], seen: Scatter, minimum: Minimised) -> float:
-        """r that makes the expected scatter equal to the observed one; ``doubled`` are the sums with r = 2."""
+    def _size(found: Counted, sums: list[AngleSums], doubled: list[AngleSums], seen: Scatter, minimum: Minimised) -> tuple[float, float]:
+        """r that makes the expected scatter equal to the observed one, and its error; ``doubled`` are the sums with r = 2."""
         information = minimum.information
         speckle = sum(part.images.speckle / number for part, number in zip(sums, found.counting.pixels, strict=True))
         slope = speckle - float(np.sum(information.bread * (fitted_score(doubled, information) - fitted_score(sums, information))))
         observed = sum(part.images.squares for part in sums)
-        return 1 + max(observed - observed / seen.ratio, 0.0) / slope if slope > 0 else 1.0
+        if not slope > 0:
+            return 1.0, np.inf
+        return 1 + max(observed - observed / seen.ratio, 0.0) / slope, observed * seen.error / slope
 
     def _unknown(self, minimum: Minimised, found: Counted, why: str) -> Noise:
         covariance = np.full_like(minimum.information.bread, np.nan)
@@ -72,6 +83,6 @@ def _with_size(found: Counted, size: float) -> Counted:
 
 def _text(found: Counted) -> str:
     pixels = found.counting.pixels
-    number = f"{pixels.min():.0f}" if np.ptp(pixels) < 0.5 else f"{pixels.min():.0f} to {pixels.max():.0f}"
+    number = f"{pixels.min():.7g}" if np.ptp(pixels) < 0.5 else f"{pixels.min():.4g} to {pixels.max():.4g}"
     size = f", speckle size r = {found.counting.r:.2f}" if found.counting.r != 1 else ""
     return f"correlated pixels of speckle; {number} detector pixels ({found.pixels_text}){size}, shot noise from {found.shot_text}"

@@ -124,7 +124,7 @@ class Search:
     def grid_minima(self) -> list[np.ndarray]:
         """The deepest local minima of the model's regular grid, on lag cells."""
         grid = self.coarse.model.grid()
-        chi2 = self.cost(self.coarse, grid.reshape(-1, grid.shape[-1])).reshape(grid.shape[:-1])
+        chi2 = self.cost(self.coarse, grid.reshape(int(np.prod(grid.shape[:-1])), grid.shape[-1])).reshape(grid.shape[:-1])
         # The last axis of a flow grid is the flow direction, which repeats after 180 degrees.
         modes = ["nearest"] * (chi2.ndim - 1) + ["wrap" if chi2.ndim > 1 else "nearest"]
         local = np.argwhere((chi2 == minimum_filter(chi2, size=3, mode=modes)) & np.isfinite(chi2))
