@@ -5,6 +5,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..goodness import p_text
 from ..results import Goodness
 from ..save import Run
 from .style import angle, new_figure
@@ -19,7 +20,7 @@ def deviations(run: Run, width: float) -> Figure | None:
     found = run.fit.goodness
     if found is None:
         return None
-    tests = [f"p({name.replace('_', ' ')}) = {test.p_value:.2g}" for name, test in found.tests.items() if np.isfinite(test.p_value)]
+    tests = [f"{name.replace('_', ' ')}: {p_text(test.p_value)}" for name, test in found.tests.items() if np.isfinite(test.p_value)]
     figure, axes = new_figure(run, width, 2.6, "blocks of residuals / their standard deviation", *tests, columns=3)
     worst = int(np.nanargmin(found.angles)) if np.isfinite(found.angles).any() else 0
     lags, angles = _lags(run, found), [f"{value:.3g}" for value in run.phi]
@@ -28,7 +29,7 @@ def deviations(run: Run, width: float) -> Figure | None:
     _panel(axes[1], found.z_age, "age", ages, "φ (°)", angles, "all lags")
     blocks = np.full((len(ages), len(lags)), np.nan)
     blocks[found.age, found.lag] = found.z[worst]
-    _panel(axes[2], blocks, "lag (s)", lags, "age", ages, f"{angle(run.phi[worst])}, p = {found.angles[worst]:.2g}")
+    _panel(axes[2], blocks, "lag (s)", lags, "age", ages, f"{angle(run.phi[worst])}, {p_text(found.angles[worst])}")
     figure.colorbar(image, ax=axes, label="standard deviations", extend="both", aspect=25 if len(axes) == 3 and width >= 5 else 40)
     return figure
 
@@ -36,7 +37,7 @@ def deviations(run: Run, width: float) -> Figure | None:
 def _lags(run: Run, found: Goodness) -> list[str]:
     """First lag of each class, s."""
     dt = run.t[1] - run.t[0]
-    return [f"{edge * dt:.2g}" for edge in found.lag_edges[:-1]]
+    return [f"{edge * dt:.3g}" for edge in found.lag_edges[:-1]]
 
 
 def _panel(panel: Axes, values: np.ndarray, across: str, columns: list[str], up: str, rows: list[str], title: str):
