@@ -239,12 +239,36 @@ def read(out: Path) -> list[dict]:
     return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
 
 
+def overview(groups: dict[str, list[dict]]) -> list[str]:
+    """One line for each regime: coverage of 95 % intervals, all determined numbers together, and the widest pull."""
+    text = ["| regime | repeats | ± | " + " | ".join(NOISES) + " | widest pull, sandwich | widest pull, wishart |", "|---" * 9 + "|"]
+    for regime, group in groups.items():
+        names = np.array(group[0]["names"])
+        errors = np.nanmedian(np.array([line["error"]["sandwich"] for line in group], dtype=float), axis=0)
+        kept = np.array([name not in LIMITS or errors[k] < LIMITS[name] for k, name in enumerate(names)])
+        cells, widest = [], {}
+        for noise in NOISES:
+            used = [line["pull"][noise] for line in group if noise != "wishart" or not line["refused"]]
+            pulls = np.array(used, dtype=float).reshape(-1, len(names))[:, kept]
+            pulls = pulls[np.isfinite(pulls).all(axis=1)]
+            if len(pulls) < 10:
+                cells.append("-")
+                continue
+            width = np.sqrt(np.mean(pulls**2, axis=0))
+            widest[noise] = f"{names[kept][np.argmax(width)]} {width.max():.2f}"
+            cells.append(f"{np.mean(np.abs(pulls) < 1.96):.3f}")
+        last = [widest[noise] if noise in widest else "-" for noise in ("sandwich", "wishart")]
+        text.append(f"| {regime} | {len(group)} | {np.sqrt(0.95 * 0.05 / len(group)):.3f} | {' | '.join([*cells, *last])} |")
+    return text
+
+
 def tables(lines: list[dict]) -> str:
     """Coverage and pulls by regime and noise option, and p-values under the truth, as Markdown."""
     groups = defaultdict(list)
     for line in lines:
         groups[line["regime"]].append(line)
-    text = ["| regime | repeats | noise | 68 % | 95 % | pull width by number |", "|---|---|---|---|---|---|"]
+    groups = {regime.name: groups[regime.name] for regime in regimes() if regime.name in groups}
+    text = [*overview(groups), "", "| regime | repeats | noise | 68 % | 95 % | pull width by number |", "|---|---|---|---|---|---|"]
     for regime, group in groups.items():
         every = group[0]["names"]
         errors = np.nanmedian(np.array([line["error"]["sandwich"] for line in group], dtype=float), axis=0)
