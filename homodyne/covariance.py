@@ -157,8 +157,7 @@ def angle_sums(
         if classes is not None:
             other = None if rival is None else (rival[0], rival[1][angle])
             extras = overlaps(source.kernel, pair, depends, angle, point, bins, shot, classes, other)
-            # Only the tests see these: single precision is enough for them, and twice as fast.
-            binned = np.concatenate([binned, extras.binned]).astype(np.float32)
+            binned = np.concatenate([binned, extras.binned])
             gram = _with_extras(gram, extras.shot)
             extras = replace(extras, binned=extras.binned[:, :0, :0])
         x = bins.mean(point.x)

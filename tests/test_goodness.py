@@ -148,15 +148,14 @@ def test_directions_equal_a_dense_projection(scaling):
     z, covariance = dense_directions(found, extras, shot, pixels)
     np.testing.assert_allclose(every.z, z, atol=1e-10)
     scale = np.sqrt(np.outer(np.diagonal(covariance), np.diagonal(covariance)))
-    # The products of the tests are made in single precision.
-    np.testing.assert_allclose(every.covariance / scale, covariance / scale, atol=1e-4)
+    np.testing.assert_allclose(every.covariance / scale, covariance / scale, atol=1e-8)
     rows = np.eye(len(covariance))[1:3]
     test = every.test("two", rows)
     part = z.ravel()[1:3]
     assert test.rank == 2
-    np.testing.assert_allclose(test.statistic, part @ np.linalg.solve(covariance[1:3, 1:3], part), rtol=1e-3)
+    np.testing.assert_allclose(test.statistic, part @ np.linalg.solve(covariance[1:3, 1:3], part), rtol=1e-7)
     np.testing.assert_allclose(test.p_value, chi2.sf(test.statistic, 2), rtol=1e-9)
-    np.testing.assert_allclose(every.standardised.ravel(), z.ravel() / np.sqrt(np.diagonal(covariance)), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(every.standardised.ravel(), z.ravel() / np.sqrt(np.diagonal(covariance)), rtol=1e-7)
 
 
 @pytest.mark.parametrize("n", [3, 10, 11, 16, 47, 100, 400, 3000])
