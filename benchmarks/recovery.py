@@ -154,7 +154,7 @@ def one(arguments: tuple[str, int, int, int]) -> dict:
             config.option("optimizer", name.removesuffix("_poor_start")), hardware, seed,
         )  # fmt: skip
         begin = time.perf_counter()
-        fit, _ = optimize.fit(job, dataset, None)
+        fit, _, _ = optimize.fit(job, dataset, None)
         record["seconds"][name] = time.perf_counter() - begin
         record["chi2"][name] = problem.evaluate(fit.solution, 0).chi2 / variance
         record["passes"][name] = fit.passes

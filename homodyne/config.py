@@ -189,6 +189,7 @@ def _check_together(job: Job) -> None:
         missing = [f"mode.parameters.{name}.start" for name, p in job.mode.parameters.items() if p.start is None and p.fixed is None]
         raise ConfigError(f"optimizer.start: found config, but {', '.join(missing)} are null; accepted: search, or a start for each")
     job.uncertainty.check(job.mode)
+    job.posterior.check(job.mode, job.per_angle_scaling)
 
 
 def _validated(cls: type[Option], settings: dict[str, Any]) -> Option:

@@ -218,14 +218,14 @@ class Fitted:
         return statistic, degrees, float(chdtrc(degrees, statistic))
 
 
-def fit(job: "Job", dataset: Dataset, folder: Path | None) -> tuple[Fit, ModelRows]:
+def fit(job: "Job", dataset: Dataset, folder: Path | None) -> tuple[Fit, ModelRows, Estimated]:
     """Fit a Dataset.
 
     Args:
         folder: run folder for the checkpoint, None to keep none.
 
     Returns:
-        The Fit, and a function that gives rows of the fitted maps.
+        The Fit, a function that gives rows of the fitted maps, and what group ``posterior`` starts from.
 
     Raises:
         ConfigError: group ``uncertainty`` names what the record does not hold.
@@ -267,11 +267,12 @@ def fit(job: "Job", dataset: Dataset, folder: Path | None) -> tuple[Fit, ModelRo
     solved = time.perf_counter()
     result = _result(chosen, others, decision, progress, fine.pixel_variance)
     known = time.perf_counter()
+    estimated = _estimated(chosen, progress)
     with progress.watching():
-        found = job.uncertainty.examine(_estimated(chosen, progress))
+        found = job.uncertainty.examine(estimated)
     result = replace(result, derived=found.derived, profiles=found.profiles, contours=found.contours, comparisons=found.comparisons)
     timings = {"cells": binned - begin, "fit": solved - binned, "errors": known - solved, "uncertainty": time.perf_counter() - known}
-    return replace(result, timings=timings, peak_memory_mb=_peak_memory()), _model_rows(chosen, dataset)
+    return replace(result, timings=timings, peak_memory_mb=_peak_memory()), _model_rows(chosen, dataset), estimated
 
 
 def _result(chosen: Fitted, others: dict[str, Fitted], decision: str, progress: Progress, pixel_variance: float) -> Fit:
@@ -340,6 +341,7 @@ def _estimated(chosen: Fitted, progress: Progress) -> Estimated:
         solver=chosen.job.optimizer.solver,
         tolerances=chosen.job.optimizer.tolerances(chosen.pairs),
         interrupted=progress.check,
+        watching=progress.watching,
     )
 
 

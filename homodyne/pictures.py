@@ -87,11 +87,11 @@ class Pictures:
 def take_pictures(dataset: Dataset, model_rows: ModelRows) -> Pictures:
     """Block means and cuts of every angle; memory is one stripe (TILE rows) for each thread besides the result."""
     count, n = len(dataset.phi), dataset.n
-    equal_lag, equal_age = _equal_lag(n, _decay_lags(count, n, model_rows)), _equal_age(n)
+    equal_lag, equal_age = cut_bands(dataset, model_rows)
 
     def sums(k: int) -> tuple[_BlockSums, _CutSums, _CutSums]:
         blocks, lags, ages = _BlockSums(n), _CutSums(equal_lag), _CutSums(equal_age)
-        for start, data in _stripes(dataset, k):
+        for start, data in stripes(dataset, k):
             model = np.asarray(model_rows(k, start, start + len(data)), dtype=np.float64)[:, start:]
             for part in (blocks, lags, ages):
                 part.add(start, data, model)
@@ -113,13 +113,13 @@ def block_size(n: int) -> int:
     return -(-n // BLOCKS)
 
 
-def _stripes(dataset: Dataset, k: int) -> Iterator[tuple[int, np.ndarray]]:
+def stripes(dataset: Dataset, k: int) -> Iterator[tuple[int, np.ndarray]]:
     """First row, and (rows, n - first row) float64 values of each stripe of one map, from the diagonal on."""
     n = dataset.n
-    stripes = -(-n // TILE)
-    for stripe in range(stripes):
+    count = -(-n // TILE)
+    for stripe in range(count):
         first, start = first_tile_of_stripe(stripe, n), stripe * TILE
-        tiles = np.asarray(dataset.tiles[k, first : first + stripes - stripe], dtype=np.float64)
+        tiles = np.asarray(dataset.tiles[k, first : first + count - stripe], dtype=np.float64)
         yield start, tiles.swapaxes(0, 1).reshape(TILE, -1)[: n - start, : n - start]
 
 
@@ -157,8 +157,8 @@ def _maps(sums: list[_BlockSums], dataset: Dataset) -> Maps:
 
 
 @dataclass(frozen=True)
-class _Band:
-    """Which pairs belong to each cut, and to which of its bins.
+class Band:
+    """Which pairs belong to each cut of one kind, and to which of its bins.
 
     Attributes:
         steps: per cut, the lags j - i (sign 1) or the sums i + j (sign -1) of its pairs, in frames.
@@ -169,6 +169,27 @@ class _Band:
     steps: tuple[np.ndarray, ...]
     sign: int
     bins: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of cuts and of bins."""
+        return len(self.steps), int(self.bins.max()) + 1
+
+    def members(self, start: int, data: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+        """Of each cut the used pairs of one stripe: cut, early frames, late frames, and the number of each pair along the cut."""
+        row = np.arange(len(data))[:, None] + start
+        for cut, steps in enumerate(self.steps):
+            column = self.sign * row + steps
+            inside = (column > row) & (column < start + data.shape[1])
+            r, c = np.broadcast_to(row, column.shape)[inside], column[inside]
+            used = np.isfinite(data[r - start, c - start])
+            r, c = r[used], c[used]
+            yield cut, r, c, c + r if self.sign == 1 else c - r
+
+
+def cut_bands(dataset: Dataset, model_rows: ModelRows) -> tuple[Band, Band]:
+    """The equal-lag and the equal-age cuts of a fit."""
+    return _equal_lag(dataset.n, _decay_lags(len(dataset.phi), dataset.n, model_rows)), _equal_age(dataset.n)
 
 
 def _decay_lags(count: int, n: int, model_rows: ModelRows) -> np.ndarray:
@@ -187,39 +208,32 @@ def _decay_lags(count: int, n: int, model_rows: ModelRows) -> np.ndarray:
     return np.unique([np.argmax((mean - mean.min()) / span <= level) for level in LEVELS])
 
 
-def _equal_lag(n: int, centres: np.ndarray) -> _Band:
+def _equal_lag(n: int, centres: np.ndarray) -> Band:
     """These lags, each +-4 %; bins of equal width in age."""
     steps = tuple(np.arange(np.ceil(0.96 * lag), np.floor(1.04 * lag) + 1, dtype=int) for lag in centres)
     bins = np.arange(2 * n) * min(50, n - 1) // (2 * n)
-    return _Band(steps, 1, bins)
+    return Band(steps, 1, bins)
 
 
-def _equal_age(n: int) -> _Band:
+def _equal_age(n: int) -> Band:
     """Ages at EQUAL_AGES of the record, each +-1 % of it; bins of lag spaced by equal factors."""
     # At least +-1 in i + j: one sum alone holds only even or only odd lags.
     half = max(1, round(0.02 * (n - 1)))
     steps = tuple(np.arange(-half, half + 1) + round(2 * fraction * (n - 1)) for fraction in EQUAL_AGES)
     limits = np.unique(np.geomspace(1, n, 41).round().astype(int))
-    return _Band(steps, -1, np.searchsorted(limits, np.arange(2 * n), side="right") - 1)
+    return Band(steps, -1, np.searchsorted(limits, np.arange(2 * n), side="right") - 1)
 
 
 class _CutSums:
     """Sums over the bins of the cuts of one map: used pairs, x in frames, data, model, data - model and its square."""
 
-    def __init__(self, band: _Band) -> None:
+    def __init__(self, band: Band) -> None:
         self.band = band
-        self.sums = np.zeros((6, len(band.steps), band.bins.max() + 1))
+        self.sums = np.zeros((6, *band.shape))
 
     def add(self, start: int, data: np.ndarray, model: np.ndarray) -> None:
-        row = np.arange(len(data))[:, None] + start
-        for cut, steps in enumerate(self.band.steps):
-            column = self.band.sign * row + steps
-            inside = (column > row) & (column < start + data.shape[1])
-            r, c = np.broadcast_to(row, column.shape)[inside], column[inside]
+        for cut, r, c, x in self.band.members(start, data):
             y, f = data[r - start, c - start], model[r - start, c - start]
-            used = np.isfinite(y)
-            r, c, y, f = r[used], c[used], y[used], f[used]
-            x = c + r if self.band.sign == 1 else c - r
             for total, weight in zip(self.sums, (np.ones(len(y)), x, y, f, y - f, (y - f) ** 2), strict=True):
                 total[cut] += np.bincount(self.band.bins[x], weights=weight, minlength=total.shape[1])
 

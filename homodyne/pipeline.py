@@ -7,8 +7,10 @@ import logging
 from pathlib import Path
 
 from .config import Job
+from .errors import FitError
 from .forecasting import forecast_of
 from .optimize import fit as fit_dataset
+from .posterior.base import Given
 from .results import Fit
 from .save import save_run
 from .speckle import speckle_sums
@@ -35,11 +37,22 @@ def run(job: Job, folder: Path) -> Fit | None:
     dataset = job.data.load()
     for note in dataset.provenance.notes:
         log.info("%s", note)
-    fit, model_rows = fit_dataset(job, dataset, folder)
-    save_run(folder, job=job, dataset=dataset, fit=fit, model_rows=model_rows)
+    fit, model_rows, estimated = fit_dataset(job, dataset, folder)
+    given = Given(estimated, model_rows, seed=job.seed, threads=job.hardware.cores, folder=folder, backend=job.cmc_backend)
+    failure = None
+    try:
+        posterior = job.posterior.sample(given)
+    except FitError as error:
+        # The fit is saved before anybody hears of it.
+        posterior, failure = None, error
+    save_run(folder, job=job, dataset=dataset, fit=fit, model_rows=model_rows, posterior=posterior)
     job.report.write(folder)
-    _say(summary(fit, None if dataset.truth is None else dataset.truth.comparable(fit.shear_kernel)))
+    _say(summary(fit, None if dataset.truth is None else dataset.truth.comparable(fit.shear_kernel), posterior))
     log.info("Run folder: %s", folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
+    if failure is not None:
+        raise failure
+    if posterior is not None and not posterior.success:
+        raise FitError(f"posterior {posterior.exactness.replace('_', ' ')}: {'; '.join(posterior.statements)}")
     return fit
 
 

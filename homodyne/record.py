@@ -16,6 +16,7 @@ import numpy as np
 from . import __version__
 from .correlation import correlation
 from .data.dataset import Dataset
+from .draws import Answer, Posterior, Shards
 from .physics import SHEAR_KERNELS
 from .pictures import FULL_LIMIT, Cuts, FullMaps, Maps, Pictures
 from .results import Comparison, Contour, Curve, Derived, Estimate, Fit, Goodness, Iteration, Minimum, NoiseFacts, Outcome, Profile, Test
@@ -98,6 +99,26 @@ def document(*, seed: int, hardware: Mapping[str, Any], dataset: Dataset, fit: F
         "hardware": dict(hardware),
         "timings": fit.timings,
         "peak_memory_mb": fit.peak_memory_mb,
+    }
+
+
+def posterior_facts(posterior: Posterior) -> dict[str, Any]:
+    """The block ``posterior`` of fit.json; the draws are in posterior.nc."""
+
+    def width(answer: Answer) -> dict[str, Any]:
+        summary = {name: asdict(found) for name, found in answer.summary.items()}
+        return {"chains": answer.chains, "draws": answer.sigma.size, "summary": summary}
+
+    return {
+        "engine": posterior.engine,
+        "exactness": posterior.exactness,
+        "confidence": posterior.confidence,
+        "numbers": posterior.numbers,
+        "widths": {name: width(answer) for name, answer in posterior.answers.items()},
+        "prior": None if posterior.prior is None else posterior.prior.text,
+        "shards": None if posterior.shards is None else _shard_rows(posterior.shards, posterior.names),
+        "decisions": posterior.decisions,
+        "statements": posterior.statements,
     }
 
 
@@ -287,6 +308,15 @@ def _read_goodness(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -
 def _comparison(facts: Mapping[str, Any]) -> Comparison:
     numbers = {name: number(facts[name]) for name in ("statistic", "p_value", "bic")}
     return Comparison(name=facts["name"], extra=facts["extra"], text=facts["text"], **numbers)
+
+
+def _shard_rows(shards: Shards, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    columns = {name: getattr(shards, name) for name in ("status", "pairs", "rhat", "ess", "divergences", "attempts", "seconds")}
+    spread = {"mean": shards.parameter_mean, "sd": shards.parameter_sd}
+    rows = [{name: column[k] for name, column in columns.items()} for k in range(len(shards.status))]
+    for k, row in enumerate(rows):
+        row["parameters"] = {name: {word: values[k, at] for word, values in spread.items()} for at, name in enumerate(names)}
+    return rows
 
 
 def _physical_covariance(fit: Fit) -> dict[str, Any]:

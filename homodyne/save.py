@@ -1,10 +1,11 @@
 """Phase 4: a run folder is written here, and read back as a ``Run``.
 
-    config.yaml     the resolved configuration          fit.json    numbers and sentences, for people
-    figures/        drawn by report/ from this folder   fit.npz     arrays, for programs
+    config.yaml     the resolved configuration          fit.json        numbers and sentences, for people
+    figures/        drawn by report/ from this folder   fit.npz         arrays, for programs
+                                                        posterior.nc    draws, when there is a posterior
 
-(`run.log` and `.hydra/` come from the command line.) fit.json is written last and holds the hash of fit.npz, so a folder with a
-fit.json is complete and its two files belong together. Every file appears whole or not at all (``write_atomic``).
+(`run.log` and `.hydra/` come from the command line.) fit.json is written last and holds the hashes of the array files, so a folder
+with a fit.json is complete and its files belong together. Every file appears whole or not at all (``write_atomic``).
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +23,18 @@ from yaml import YAMLError  # type: ignore[import-untyped]  # comes with OmegaCo
 
 from .atomic import write_atomic
 from .data.dataset import Dataset, Provenance
+from .draws import Posterior
 from .errors import DataError
 from .pairsums import frame_contrast
 from .physics import two_time
 from .pictures import Pictures, take_pictures
-from .record import SCHEMA_VERSION, arrays, document, numbers, plain, read_fit, read_pictures
+from .record import SCHEMA_VERSION, arrays, document, numbers, plain, posterior_facts, read_fit, read_pictures
 from .results import Fit, ModelRows
 
 if TYPE_CHECKING:
     from .config import Job
 
-CONFIG, NUMBERS, ARRAYS = "config.yaml", "fit.json", "fit.npz"
+CONFIG, NUMBERS, ARRAYS, POSTERIOR = "config.yaml", "fit.json", "fit.npz", "posterior.nc"
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,24 @@ class Run:
     document: dict[str, Any]
     pictures: Pictures
 
+    @cached_property
+    def posterior(self) -> Posterior | None:
+        """What group ``posterior`` found, read from posterior.nc when first asked for; None when the run has none.
+
+        Raises:
+            DataError: posterior.nc is missing, damaged or of another save.
+        """
+        if "posterior" not in self.document:
+            return None
+        # xarray takes half a second to load: only where there is something to read.
+        from .posterior_record import load_posterior
+
+        path = self.folder / POSTERIOR
+        if not path.is_file():
+            raise DataError(f"{path} is missing; {NUMBERS} says that this run has a posterior")
+        _check_hash(path, self.document["posterior"]["blake2b"])
+        return load_posterior(path)
+
     def model(self, index: int) -> np.ndarray:
         """The fitted map (n, n) of one angle from the saved parameters; contrast + offset on the diagonal."""
         fit, contrast, offset = self.fit, self.fit.contrast[index], self.fit.offset[index]
@@ -86,20 +107,29 @@ class Run:
         )[0]
 
 
-def save_run(folder: Path, *, job: "Job", dataset: Dataset, fit: Fit, model_rows: ModelRows) -> None:
-    """Write config.yaml, fit.npz and fit.json into a folder, which is made if needed.
+def save_run(folder: Path, *, job: "Job", dataset: Dataset, fit: Fit, model_rows: ModelRows, posterior: Posterior | None = None) -> None:
+    """Write config.yaml, fit.npz, posterior.nc if there is a posterior, and fit.json into a folder, which is made if needed.
 
     Args:
         model_rows: rows of the fitted map of one angle, see ``results.ModelRows``; asked for one stripe of rows at a time.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    content = arrays(dataset, fit, take_pictures(dataset, model_rows))
+    pictures = take_pictures(dataset, model_rows)
+    content = arrays(dataset, fit, pictures)
     facts = document(seed=job.seed, hardware=job.hardware.describe(), dataset=dataset, fit=fit)
     write_atomic(folder / CONFIG, lambda file: file.write(job.text.encode()))
     write_atomic(folder / ARRAYS, lambda file: np.savez(file, **content))  # type: ignore[arg-type]  # no array is named allow_pickle
     facts["arrays"] = {"file": ARRAYS, "blake2b": _hash(folder / ARRAYS)}
+    if posterior is not None:
+        from .posterior_record import save_posterior
+
+        save_posterior(folder / POSTERIOR, posterior, dataset=dataset, fit=fit, pictures=pictures)
+        facts["posterior"] = posterior_facts(posterior) | {"file": POSTERIOR, "blake2b": _hash(folder / POSTERIOR)}
     text = json.dumps(plain(facts), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomic(folder / NUMBERS, lambda file: file.write(text.encode()))
+    if posterior is None:
+        # Of an older save into the same folder.
+        (folder / POSTERIOR).unlink(missing_ok=True)
 
 
 def load_run(folder: str | os.PathLike[str]) -> Run:
@@ -115,9 +145,7 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
         raise DataError(f"{root} {found}: {', '.join(missing)} missing; a finished run leaves {CONFIG}, {NUMBERS} and {ARRAYS}")
     facts = _read_document(root / NUMBERS)
     try:
-        expected = facts["arrays"]["blake2b"]
-        if _hash(root / ARRAYS) != expected:
-            raise DataError(f"{root / ARRAYS} is not the file that {NUMBERS} was saved with: damaged, or a later save was interrupted")
+        _check_hash(root / ARRAYS, facts["arrays"]["blake2b"])
         with np.load(root / ARRAYS, allow_pickle=False) as file:
             content = dict(file)
         return _run(root, facts, content)
@@ -167,6 +195,11 @@ def _read_document(path: Path) -> dict[str, Any]:
         found = facts["schema_version"]
         raise DataError(f"{path} has schema_version {found}; this version of homodyne reads {SCHEMA_VERSION}")
     return facts
+
+
+def _check_hash(path: Path, expected: str) -> None:
+    if _hash(path) != expected:
+        raise DataError(f"{path} is not the file that {NUMBERS} was saved with: damaged, or a later save was interrupted")
 
 
 def _hash(path: Path) -> str:

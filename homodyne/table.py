@@ -6,13 +6,17 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from .correlation import correlation
+from .draws import Answer, Posterior
 from .results import Curve, Derived, Estimate, Fit, Profile
 
 STATUS_WORDS = {"free": "", "fixed": "fixed", "at_bound": "at bound", "undetermined": "not determined"}
 BEYOND = "longer than the rest of the record"
 
 
-def summary(fit: Fit, truth: Mapping[str, float] | None = None) -> str:
+WIDTH_WORDS = {"model": "as the likelihood gives it", "calibrated": "calibrated for correlated noise"}
+
+
+def summary(fit: Fit, truth: Mapping[str, float] | None = None, posterior: Posterior | None = None) -> str:
     """The printed result of a run, several lines."""
     lines = ["", *_rates(fit), *table(fit.parameters.values(), truth or {}), ""]
     lines += [*_profiles(fit.profiles.values()), *([] if fit.derived is None else _derived(fit.derived))]
@@ -28,6 +32,7 @@ def summary(fit: Fit, truth: Mapping[str, float] | None = None) -> str:
     derived = () if fit.derived is None else fit.derived.statements
     related = correlation(fit).sentence
     lines += [f"- {statement}" for statement in (*fit.decisions, *fit.statements, *derived, *([related] if related else []))]
+    lines += [] if posterior is None else _posterior(posterior)
     lines += ["", f"{'converged' if fit.success else 'NOT CONVERGED: ' + fit.outcome.value}"]
     return "\n".join(lines)
 
@@ -102,6 +107,35 @@ def _derived(derived: Derived) -> list[str]:
         parts += [f"{BEYOND} at {len(values) - len(known)}"] if len(known) < len(values) else []
         lines.append(f"relaxation_time{time} with shear, at the {len(values)} angles: {', '.join(parts)}")
     return [*lines, ""] if lines else []
+
+
+def _posterior(posterior: Posterior) -> list[str]:
+    """How the draws were made and checked (of the width to quote), a table for each width with that one last, and what to know."""
+    made = [f"posterior: {posterior.engine}, {posterior.exactness.replace('_', ' ')}"]
+    if "k_hat" in posterior.numbers and math.isfinite(posterior.numbers["k_hat"]):
+        made.append(f"k-hat {posterior.numbers['k_hat']:.2f}")
+    checked = [row for row in posterior.answer.summary.values() if math.isfinite(row.rhat)]
+    if checked:
+        made.append(f"R-hat up to {max(row.rhat for row in checked):.3f}, effective draws from {min(row.ess_bulk for row in checked):.0f}")
+    lines = ["", ", ".join(made)]
+    for width, answer in posterior.answers.items():
+        title = [f"{WIDTH_WORDS[width]}:"] if len(posterior.answers) > 1 else []
+        lines += [*title, *_quantiles(answer, posterior.confidence), ""]
+    return [*lines, *(f"- {text}" for text in (*posterior.decisions, *posterior.statements))]
+
+
+def _quantiles(answer: Answer, confidence: float) -> list[str]:
+    """Medians and intervals; those of single angles are left to posterior.nc."""
+    rows = [["parameter", "median", f"{100 * confidence:g} % from", "to", "sd", "unit", "effective"]]
+    for name, found in answer.summary.items():
+        if "[" in name:
+            continue
+        # An error of a long tail says little: the digits follow from the interval.
+        digits = 0.25 * (found.upper - found.lower)
+        numbers = [with_error(value, digits)[0] for value in (found.median, found.lower, found.upper)]
+        effective = f"{found.ess_bulk:.0f}" if math.isfinite(found.ess_bulk) else ""
+        rows.append([name, *numbers, with_error(found.sd, found.sd)[0], found.unit, effective])
+    return _aligned(rows, {1, 2, 3, 4, 6})
 
 
 def _beside(estimate: Estimate, truth: Mapping[str, float]) -> list[str]:

@@ -74,7 +74,7 @@ def simulated(truth, phi=PHI, n: int = 60, *, sigma=SIGMA, seed=0, q=Q, gap=GAP,
 
 def parameters(**settings: dict[str, object]) -> dict[str, dict[str, object]]:
     """Settings of some parameters for ``option("mode", ...)``; the others keep their defaults."""
-    empty = {"start": None, "bounds": None, "fixed": None}
+    empty = {"start": None, "bounds": None, "fixed": None, "prior": None}
     return {name: empty | setting for name, setting in settings.items()}
 
 

@@ -91,7 +91,7 @@ def test_the_job_keeps_the_resolved_yaml() -> None:
         ("hardware.thread=3", "hardware.thread: unknown key, did you mean threads?; accepted: threads, compilation_cache, tiles_at_once"),
         ("+hardware.thread=3", "hardware.thread: unknown key, did you mean threads?; accepted: threads, compilation_cache, tiles_at_once"),
         ("+posterior.draws=3", "posterior.draws: unknown key; accepted: none, this option has no settings"),
-        ("+mode.parameters.D0.strt=3", "mode.parameters.D0.strt: unknown key, did you mean start?; accepted: start, bounds, fixed"),
+        ("+mode.parameters.D0.strt=3", "mode.parameters.D0.strt: unknown key, did you mean start?; accepted: start, bounds, fixed, prior"),
         ("hardware.threads=two", "hardware.threads: found 'two' (text); accepted: integer >= 1 or null"),
         ("hardware.threads=2.5", "hardware.threads: found 2.5; accepted: integer >= 1 or null"),
         ("hardware.threads='2'", "hardware.threads: found '2' (text); accepted: integer >= 1 or null"),
@@ -99,7 +99,7 @@ def test_the_job_keeps_the_resolved_yaml() -> None:
         ("hardware.compilation_cache=1", "hardware.compilation_cache: found 1; accepted: true or false"),
         ("hardware.tiles_at_once=null", "hardware.tiles_at_once: found null; accepted: integer >= 1"),
         ("mode.shear_kernel=gap", "mode.shear_kernel: found 'gap' (text); accepted: gap_average, homodyne_v2"),
-        ("mode.parameters.D0=3", "mode.parameters.D0: found 3; accepted: the keys start, bounds, fixed"),
+        ("mode.parameters.D0=3", "mode.parameters.D0: found 3; accepted: the keys start, bounds, fixed, prior"),
         ("mode.parameters.D0.start=x", "mode.parameters.D0.start: found 'x' (text); accepted: number or null"),
         ("mode.parameters.D0.start=.inf", "mode.parameters.D0.start: found '.inf' (text); accepted: number or null"),
         ("mode.parameters.D0.start=inf", "mode.parameters.D0.start: found inf; accepted: number or null"),
@@ -150,7 +150,7 @@ def test_start_from_the_configuration_needs_start_values() -> None:
         ("hardware", "cpu", {"thread": 1}, "hardware.thread: unknown key, did you mean threads?; accepted: "
          "threads, compilation_cache, tiles_at_once"),
         ("mode", "static", {"parameters": {"D0": {"fixd": 1.0}}}, "mode.parameters.D0.fixd: unknown key, did you mean fixed?; accepted: "
-         "start, bounds, fixed"),
+         "start, bounds, fixed, prior"),
     ],
 )  # fmt: skip
 def test_option_refuses_as_the_command_line_does(group: str, name: str, settings: dict, message: str) -> None:

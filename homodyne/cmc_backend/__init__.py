@@ -1,5 +1,6 @@
 """Group ``cmc_backend``: where shards run."""
 
 from .base import AbstractCMCBackend
+from .board import Status, Watch
 
-__all__ = ["AbstractCMCBackend"]
+__all__ = ["AbstractCMCBackend", "Status", "Watch"]

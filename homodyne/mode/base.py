@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from ..pairsums import Depends, Pair
 from ..settings import Option
+from .prior import PriorSettings
 from .rate_law import RateLaw
 
 
@@ -26,11 +27,13 @@ class ParameterSettings(Option):
         bounds: [lower, upper] that the answer must respect, or null for the physical ones only (rates that the record
             can resolve, |exponent| <= 2).
         fixed: value to keep, or null to fit.
+        prior: what is known before the data, for group ``posterior``, or null: see docs/posterior.md.
     """
 
     start: float | None
     bounds: Annotated[list[float], Field(min_length=2, max_length=2)] | None
     fixed: float | None
+    prior: PriorSettings | None
 
     @model_validator(mode="after")
     def _check(self) -> "ParameterSettings":
@@ -177,6 +180,12 @@ class AbstractMode(Option):
     @abstractmethod
     def names(cls) -> tuple[str, ...]:
         """Names of the physical parameters, in order."""
+
+    @classmethod
+    def laws(cls) -> tuple[tuple[str, ...], ...]:
+        """Names of amplitude, exponent and offset of each rate law."""
+        names = cls.names()
+        return tuple(names[k : k + 3] for k in range(0, len(names) - len(names) % 3, 3))
 
     @field_validator("parameters", mode="before")
     @classmethod

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,6 +10,9 @@ from ..counting import Counted, Scatter
 from ..pairsums import WeightedLoss
 from ..problem import Evaluation, Information, PixelSource, Problem
 from ..settings import Option
+
+if TYPE_CHECKING:
+    from ..wishart import Likelihood
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Noise:
         covariance: of (u, coefficients) in the order of ``Information.bread``; NaN when the data cannot tell.
         text: what it assumes, in a sentence. reason: why ``auto`` chose it, else empty.
         statements: what the user should know about the noise. counted, scatter: see counting.py; None when not looked at.
-        moved: the point of maximum likelihood, when the option has its own.
+        moved: the point of maximum likelihood, when the option has its own. likely: that likelihood, for a posterior.
     """
 
     option: str
@@ -67,6 +71,7 @@ class Noise:
     counted: Counted | None = None
     scatter: Scatter | None = None
     moved: "Moved | None" = None
+    likely: "Likely | None" = None
 
     @property
     def known(self) -> bool:
@@ -82,6 +87,24 @@ class Moved:
     contrast: np.ndarray
     offset: np.ndarray
     u: np.ndarray
+
+
+@dataclass(frozen=True)
+class Likely:
+    """A likelihood of speckle at its maximum.
+
+    Attributes:
+        values: (q,) all its numbers: those of ``Moved.values``, then the scale of the shot noise of each angle.
+        free: (q,) bool, those that were fitted.
+        fisher: (q, q) information with the prior of the scaling. score: (q, q) covariance of the score by the statistics of speckle;
+            that of the maximum is fisher^-1 score fisher^-1.
+    """
+
+    likelihood: "Likelihood"
+    values: np.ndarray
+    free: np.ndarray
+    fisher: np.ndarray
+    score: np.ndarray
 
 
 class AbstractNoise(Option):

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ..counting import Counted
 from ..wishart import IMAGES_IN_MEMORY, WORST_CONDITION, Likelihood, Maximum, Scored, Shot, free_inverse, maximise, used_frames
-from .base import AbstractNoise, Minimised, Moved, Noise
+from .base import AbstractNoise, Likely, Minimised, Moved, Noise
 from .sandwich import Sandwich
 
 log = logging.getLogger("homodyne")
@@ -140,7 +140,10 @@ class Wishart(AbstractNoise):
         score = likelihood.score_covariance(best.point.values, counting.r, counting.r1, own_mean=_own_mean(minimum))
         log.info("wishart errors %.2f s", time.perf_counter() - begin)
         bread = free_inverse(best.point.fisher, free)
-        return _noise(likelihood, best, bread @ score @ bread, minimum, squares)
+        noise = _noise(likelihood, best, bread @ score @ bread, minimum, squares)
+        assert noise.moved is not None
+        values = np.concatenate([noise.moved.values, best.point.values[likelihood.size :]])
+        return replace(noise, likely=Likely(likelihood, values, free, best.point.fisher, score))
 
     def _start(self, likelihood: Likelihood, minimum: Minimised) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of least squares, and which of them move."""

@@ -9,9 +9,10 @@ convergence              how the solver came to the minimum
 deviations               where the model fails: residuals by lag, age and angle
 derived                  relaxation times and strain
 profiles, contours       what group ``uncertainty`` was asked for
+posterior_<what>         the posterior, where there is one: pairs, prior, rates, cuts, shards, traces, sampler
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -70,7 +71,7 @@ class Figures(AbstractReport):
         for index in self.drawn_angles(len(run.phi)):
             # The index keeps apart two angles that print alike.
             yield f"maps_{index:03d}_phi_{run.phi[index]:.2f}", maps.draw(index)
-        for name, plot in PLOTS.items():
+        for name, plot in (PLOTS | _posterior_plots(run)).items():
             figure = plot(run, self.width)
             if figure is not None:
                 settle(figure)
@@ -92,3 +93,20 @@ class Figures(AbstractReport):
         # A date in the file would make two equal runs differ.
         metadata = {"CreationDate": None} if suffix == "pdf" else {}
         write_atomic(path, lambda file: figure.savefig(file, format=suffix, metadata=metadata))
+
+
+def _posterior_plots(run: Run) -> dict[str, Callable[[Run, float], Figure | None]]:
+    """Figures of the posterior; without one, nothing is imported for them."""
+    if run.posterior is None:
+        return {}
+    from . import posterior, posterior_chains, posterior_shards
+
+    return {
+        "posterior_pairs": posterior.pairs,
+        "posterior_prior": posterior.prior_posterior,
+        "posterior_rates": posterior.rates,
+        "posterior_cuts": posterior.cuts,
+        "posterior_shards": posterior_shards.shards,
+        "posterior_traces": posterior_chains.traces,
+        "posterior_sampler": posterior_chains.sampler,
+    }

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,7 +24,7 @@ class Estimated:
     Attributes:
         u: (p,) the estimate. minimum: of chi2, which is at u unless the noise option moved it.
         noise_option, scaling: what was asked for, for fits to compare with.
-        interrupted: raises FitInterrupted when a stop was asked for.
+        interrupted: raises FitInterrupted when a stop was asked for, within ``watching``, which turns signals into that.
     """
 
     dataset: Dataset
@@ -38,6 +39,7 @@ class Estimated:
     solver: Solver
     tolerances: Tolerances
     interrupted: Callable[[], None]
+    watching: Callable[[], AbstractContextManager[None]]
 
     @property
     def model(self) -> Model:

@@ -32,7 +32,7 @@ def data():
 @cache
 def fit_and_rows():
     job = factory.job("static", "averaged", uncertainty=option("uncertainty", "standard", **ASKED))
-    return *optimize.fit(job, data(), None), job
+    return *optimize.fit(job, data(), None)[:2], job
 
 
 def fit() -> Fit:

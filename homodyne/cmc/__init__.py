@@ -1,0 +1,1 @@
+"""Consensus Monte Carlo: maps dealt to shards, a sub-posterior of each, combined, checked and verified."""
