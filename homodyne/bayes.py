@@ -97,14 +97,18 @@ class _Watch:
     def __init__(self, what: str, interrupted: Callable[[], None], every: float = 5.0) -> None:
         self.what, self.interrupted, self.every = what, interrupted, every
         self.begin = self.last = time.perf_counter()
+        self.first: tuple[int, float] | None = None
 
     def __call__(self, done: int, total: int, text: str = "") -> None:
         self.interrupted()
         now = time.perf_counter()
-        if now - self.last > self.every and done < total:
+        if self.first is None:
+            # Whatever was compiled before the first report says nothing about the rest.
+            self.first = done, now
+        if now - self.last > self.every and self.first[0] < done < total:
             self.last = now
-            passed = now - self.begin
-            log.info("%s %d of %d%s, %.0f s, about %.0f s left", self.what, done, total, text, passed, passed * (total - done) / done)
+            left = (total - done) * (now - self.first[1]) / (done - self.first[0])
+            log.info("%s %d of %d%s, %.0f s, about %.0f s left", self.what, done, total, text, now - self.begin, left)
 
 
 def refusal(fit: Estimated) -> str:
@@ -133,7 +137,7 @@ def questions(given: Given, width: str) -> list[Question]:
 def _of_pixels(fit: Estimated) -> list[Kind]:
     """Independent pixels, and where the noise option knows better, with its covariance."""
     minimum, model, variance = fit.minimum, fit.model, fit.minimum.score_variance
-    prior = ModelPrior.of(model, fit.mode.parameters)
+    prior = ModelPrior.of(model, fit.mode.parameters, minimum.evaluation.u)
     plain = Density.of(prior, fit.dataset.phi, Scaling.of(minimum.problem.design, variance), all_strips(fit.dataset))
     start = np.append(prior.from_model(minimum.evaluation.u), np.log(variance))
     errors = np.sqrt(np.maximum(np.diagonal(minimum.independent)[: len(start) - 1], 0.0))
@@ -146,7 +150,7 @@ def _of_pixels(fit: Estimated) -> list[Kind]:
 
 def _of_frames(fit: Estimated, likely: Likely) -> list[Kind]:
     """The likelihood of the frame covariance, and the same with the covariance that its maximum has for speckle."""
-    prior = ModelPrior.of(fit.model, fit.mode.parameters)
+    prior = ModelPrior.of(fit.model, fit.mode.parameters, fit.u)
     scaling = Scaling.of(fit.minimum.problem.design, fit.minimum.score_variance)
     plain = WishartDensity.of(prior, fit.dataset, scaling, likely)
     turned = speckle_calibration(likely)
@@ -319,10 +323,10 @@ def chain_checks(values: np.ndarray) -> np.ndarray:
 def _prior(question: Question, at: np.ndarray) -> Prior | None:
     """Draws of the prior, None where it is improper."""
     prior, scaling = question.density.prior, question.density.scaling
-    u = prior.draw(question.rng, PRIOR_DRAWS)
+    rng = question.rng
+    u = prior.draw(rng, PRIOR_DRAWS)
     if u is None:
         return None
-    rng = question.rng
     numbers = jax.tree.map(np.asarray, _prior_numbers(prior, jnp.asarray(u)))
     both = scaling.lower + (scaling.upper - scaling.lower) * rng.random((len(u), len(question.density.phi), 2))
     rates = {name: numbers[name][:, at] for name in numbers if name != "parameters"}

@@ -111,8 +111,13 @@ class ModelPrior:
     limits: np.ndarray
 
     @classmethod
-    def of(cls, model: Model, settings: Mapping[str, ParameterSettings]) -> "ModelPrior":
-        """The prior of the settings of a mode (``check_priors`` has passed)."""
+    def of(cls, model: Model, settings: Mapping[str, ParameterSettings], fitted: np.ndarray | None = None) -> "ModelPrior":
+        """The prior of the settings of a mode (``check_priors`` has passed).
+
+        Args:
+            fitted: (p,) coordinates of the fit. A periodic coordinate has one period, around its prior's median or else the fit; with
+                neither, around what the mode calls nominal.
+        """
         beliefs = tuple(
             Belief(name, given.prior.kind, given.prior.values, *given.limits)
             for name, given in settings.items()
@@ -121,7 +126,13 @@ class ModelPrior:
         named = {belief.name for belief in beliefs}
         stated = tuple(name for name, law in model.laws.items() if law.form == "two_rate" and law.names[0] in named)
         bounds = np.array([settings[name].limits for name in model.names])
-        return cls(model, beliefs, stated, bounds, np.array([model.lower, model.upper]))
+        nominal = model.canonical(np.zeros(len(model.lower))) if fitted is None else fitted
+        limits, half = np.array([model.lower, model.upper]), 0.5 * model.period
+        for k in np.flatnonzero(np.isfinite(half)):
+            own = [belief for belief in beliefs if belief.name == model.coordinates[k]]
+            middle = float(own[0].quantile(np.array(0.5))) if own else nominal[k]
+            limits[:, k] = middle - half[k], middle + half[k]
+        return cls(model, beliefs, stated, bounds, limits)
 
     @property
     def coordinates(self) -> tuple[str, ...]:
@@ -163,6 +174,8 @@ class ModelPrior:
     def from_model(self, w: np.ndarray) -> np.ndarray:
         """Coordinates u (p,) of model coordinates; offsets of laws near exponent 0 are kept within ten times their rate."""
         u = np.array(w, dtype=np.float64)
+        around = np.flatnonzero(np.isfinite(self.model.period))
+        u[around] = self.limits[0, around] + np.mod(u[around] - self.limits[0, around], self.model.period[around])
         for curve, at in self._slices().items():
             if curve in self.stated:
                 law = self.model.laws[curve]
@@ -277,10 +290,7 @@ class ModelPrior:
                     if name in drawn:
                         u[:, at.start + k] = drawn[name]
         if "phi0" in self.model.coordinates:
-            nominal = self.model.canonical(np.zeros(len(lower)))[-1]
             u[:, -1] = beliefs["phi0"].quantile(uniform[:, -1]) if "phi0" in beliefs else u[:, -1]
-            if not np.isfinite(u[:, -1]).all():
-                u[:, -1] = nominal + 180.0 * (uniform[:, -1] - 0.5)
         return u
 
 

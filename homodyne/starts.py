@@ -35,7 +35,8 @@ def first_points(question: "Question", init: Literal["fit", "svi", "prior"], cha
     u = question.density.prior.draw(rng, chains)
     if u is None:
         raise FitError("posterior.init: found prior, but the prior is improper or nearly empty; accepted: fit, svi")
-    noise = question.start[-1] + 0.5 * rng.standard_normal((chains, 1))
+    rest = u.shape[1]
+    noise = question.start[rest:] + question.spread[rest:] * rng.standard_normal((chains, len(question.start) - rest))
     return target, target.from_u(np.concatenate([u, noise], axis=1))
 
 

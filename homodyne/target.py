@@ -22,6 +22,8 @@ DIFFERENCE = 1e-3
 """Steps of the differences of the gradient, in standard deviations."""
 SETTLED = 1e-3
 """Newton steps end when the mode moves by less than this many standard deviations."""
+LEAST = 1e-3
+"""Least curvature of a Newton step in the coordinates of the one before: a scale grows by 30 at most."""
 MARGIN = 1e-4
 """Share of the box that a start keeps from its limits."""
 
@@ -112,7 +114,8 @@ def locate(density: LogDensity, start: np.ndarray, spread: np.ndarray, report: C
     lower, upper = density.box
     z = from_box(start, lower, upper)
     slope = np.abs(np.asarray(_slopes(lower, upper, z)))
-    scale = np.clip(spread / np.where(slope > 0, slope, 1.0), 1e-8, 1.0)
+    # The logit of a bounded number has a width of about 1 at most; a number without limits has any.
+    scale = np.clip(spread / np.where(slope > 0, slope, 1.0), 1e-8, np.where(np.isfinite(lower) | np.isfinite(upper), 1.0, np.inf))
     target = Target(density, lower, upper, z, np.diag(scale))
     for step in range(STEPS):
         value, gradient = (np.asarray(part) for part in _value_and_gradient(target, jnp.zeros(len(z))))
@@ -122,8 +125,8 @@ def locate(density: LogDensity, start: np.ndarray, spread: np.ndarray, report: C
             )
         hessian = _hessian(target)
         values, vectors = np.linalg.eigh(hessian)
-        # A direction of negative or no curvature gets the one it would have if its present scale were right.
-        curvature = np.where(values > 1e-3, values, np.maximum(np.abs(values), 1.0))
+        # A direction of negative curvature gets the one it would have if its present scale were right, one of little gets a wider scale.
+        curvature = np.where(values > 0, np.maximum(values, LEAST), np.maximum(np.abs(values), 1.0))
         move = vectors @ ((vectors.T @ gradient) / curvature)
         size = float(np.sqrt(np.sum(curvature * (vectors.T @ move) ** 2)))
         share = _climb(target, move, float(value), float(gradient @ move))
@@ -131,9 +134,11 @@ def locate(density: LogDensity, start: np.ndarray, spread: np.ndarray, report: C
             report(step + 1, size)
         root = np.linalg.cholesky(target.root @ (vectors / curvature) @ vectors.T @ target.root.T)
         target = replace(target, mode=target.mode + target.root @ (share * move), root=root)
-        if size < SETTLED and step > 0:
+        if size < SETTLED and step > 0 and values.min() > 0.5:
             return target
-    raise FitError(f"the mode of the posterior was not found in {STEPS} Newton steps: the data and the priors do not determine it")
+    raise FitError(
+        f"the mode of the posterior was not found in {STEPS} Newton steps: the data and the priors do not determine it; accepted: a prior for, or a value of, what the fit calls not determined"
+    )
 
 
 def seconds_of_a_pass(target: Target) -> float:
@@ -161,9 +166,9 @@ def _hessian(target: Target) -> np.ndarray:
     """(d, d) of -ln density by v at 0, from central differences of the gradient."""
     size = len(target.mode)
     points = DIFFERENCE * np.concatenate([np.eye(size), -np.eye(size)])
-    gradients = np.array([_value_and_gradient(target, jnp.asarray(point))[1] for point in points])
+    values, gradients = (np.array(part) for part in zip(*(_value_and_gradient(target, jnp.asarray(point)) for point in points), strict=True))
     hessian = -(gradients[:size] - gradients[size:]) / (2 * DIFFERENCE)
-    if not np.isfinite(hessian).all():
+    if not (np.isfinite(values).all() and np.isfinite(hessian).all()):
         raise FitError(
             "the posterior has no curvature at its mode: it lies at the edge of a prior or bound; accepted: priors that allow the fit"
         )

@@ -169,7 +169,8 @@ def _collect(
         missed = f"shard {first + 1}: {'; '.join(reasons.reasons)}"
         notes.append(f"{len(poor)} of {len(shards)} shards have poor chains after {settings.reruns} reruns, {missed}")
     numbers = {"data_fraction": whole.data_fraction}
-    if len(left) > 1:
+    # Shards share frames: with the covariance of correlated pixels they scatter less than it says, which means nothing.
+    if len(left) > 1 and question.density.calibration is None:
         scatter = heterogeneity(left)
         numbers |= {"heterogeneity": scatter.statistic, "heterogeneity_p": scatter.p_value}
         notes.append(scatter.sentence)

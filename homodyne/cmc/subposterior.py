@@ -39,8 +39,9 @@ class Common:
 
 def packed(common: Common, strips: Strips, start: np.ndarray, spread: np.ndarray) -> dict[str, np.ndarray]:
     """Inputs of one shard. start, spread: (d,) of its coordinates."""
-    everything = jax.tree.map(np.asarray, {**vars(common.density), "pixels": None, "fixed": None})
-    text = pickle.dumps((everything, common.mode, common.root))
+    everything = {**vars(common.density), "pixels": None, "fixed": None}
+    # Copies, so that the text depends on numbers alone and not on which arrays are the same object: it is part of the digest.
+    text = pickle.dumps(jax.tree.map(lambda part: np.array(part, order="C"), (everything, common.mode, common.root)))
     own = {"values": strips.values, "rows": strips.rows, "blocks": strips.blocks, "frames": np.array(strips.n)}
     return own | {"common": np.frombuffer(text, dtype=np.uint8), "start": start, "spread": spread}
 

@@ -105,6 +105,11 @@ class Model(Protocol):
         ...
 
     @property
+    def period(self) -> np.ndarray:
+        """(p,) period of the model in each coordinate; infinite where it has none or a bound forbids to go around."""
+        ...
+
+    @property
     def laws(self) -> dict[str, RateLaw]:
         """Rate laws by the name of their curve; their coordinates come first, in this order."""
         ...

@@ -130,6 +130,14 @@ class FlowModel:
     def spread(self) -> np.ndarray:
         return np.concatenate([law.spread for law in self.laws.values()] + [[45.0]] * self.has_phi0)
 
+    @property
+    def period(self) -> np.ndarray:
+        """h is even in the shear phase, so phi0 and phi0 + 180 are the same flow."""
+        period = np.full(len(self.coordinates), np.inf)
+        if self.has_phi0 and not np.any(np.isfinite(self.phi0_bounds)):
+            period[-1] = 180.0
+        return period
+
     def split(self, u):
         """Coordinates of transport, of shear (empty without), and phi0."""
         first = len(self.transport.coordinates)

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ..cmc_backend.base import AbstractCMCBackend
 from ..draws import Posterior, Shards
-from ..errors import ConfigError
+from ..errors import ConfigError, FitError
 from ..mode.base import AbstractMode
 from ..optimizer.progress import FitInterrupted
 from ..per_angle_scaling.base import AbstractPerAngleScaling
@@ -119,9 +119,11 @@ class AbstractSampler(AbstractPosterior):
             with given.fit.watching():
                 for question in asked:
                     drawn[question.width] = self.draw(question)
-        except FitInterrupted:
-            log.warning("posterior interrupted: %s", f"only width {', '.join(drawn)} is there" if drawn else "there is none")
-        if not drawn:
-            return None
+        except FitInterrupted as error:
+            if not drawn:
+                raise FitError(
+                    "posterior interrupted; accepted: hydra.run.dir=<this folder> resume=true, finished shards are kept"
+                ) from error
+            log.warning("posterior interrupted: only width %s is there", ", ".join(drawn))
         done = finish(given, asked[: len(drawn)], drawn, confidence=self.confidence, predictions=self.predictive)
         return replace(done, numbers=done.numbers | {"seconds": time.perf_counter() - begin})

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ..bayes import Question
     from ..importance import Weighted
 
+FEWEST_ESS = 400
+"""Effective draws below which quantiles are not worth their name, as for chains."""
 FIRST = 0.25
 """Share of the draws after which the proposal takes the mean and covariance that they found."""
 
@@ -26,18 +28,19 @@ class Weighing(Option):
         found, evaluations = self.weigh(question)
         chosen = found.resample(question.rng, self.draws)
         u = np.asarray(jax.vmap(lambda one: question.target.to_u(one)[0])(found.v[chosen]))[None]
+        good = found.reliable and found.size >= FEWEST_ESS
         text = f"k-hat {found.k_hat:.2f} (limit {found.limit:.2f}), {found.size:.0f} effective of {self.draws} draws"
         numbers = {"k_hat": found.k_hat, "k_hat_limit": found.limit, "ess": found.size, "evaluations": float(evaluations)}
         return Drawn(
             "psis",
-            "exact" if found.reliable else "approximate",
+            "exact" if good else "approximate",
             u,
             {"lp": found.log_density[chosen][None]},
             chains=False,
             numbers=numbers | {"log_evidence": found.log_evidence},
             decisions=(f"{question.width}: {text}",),
             statements=()
-            if found.reliable
+            if good
             else (f"importance weights are not reliable in width {question.width}: {text}; accepted: posterior=nuts",),
         )
 
