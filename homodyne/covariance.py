@@ -15,6 +15,7 @@ covers several pixels, r = sum of the squared |field correlation|^2 between pixe
 a product carry speckle. Source: docs/noise.md, docs/theory.md.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -134,12 +135,13 @@ def angle_sums(
     loss: WeightedLoss | None = None,
     classes: Classes | None = None,
     rival: tuple[Pair, list[Point]] | None = None,
+    bins_of: Callable[[np.ndarray, Pair], Bins] = Bins.by_change,
 ) -> list[AngleSums]:
     """Sums and covariances of all angles at a fit; covariances are divided by the number of pixels.
 
     Args:
         loss: robust loss with its scale. classes: blocks of the goodness of fit, None for no extras. rival: pair and points of
-            another fit, one more extra.
+            another fit, one more extra. bins_of: bins of the frames of an angle from its states (m, n) and pair.
     """
     source = problem.source
     assert isinstance(source, PixelSource)
@@ -151,7 +153,7 @@ def angle_sums(
 
     def one(angle: int) -> AngleSums:
         point, shot, gram = points[angle], counting.shot[angle], exact[angle]
-        bins = Bins.by_change(point.x, pair)
+        bins = bins_of(point.x, pair)
         images = derivative_images(source.kernel, pair, depends, angle, point, bins, shot, robust)
         binned, extras = images.binned, None
         if classes is not None:

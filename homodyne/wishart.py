@@ -31,7 +31,6 @@ from .problem import Information, PixelSource, Problem, invert, states_and_slope
 DECREMENT = 1e-4
 """Stop when twice the expected gain in log L is below this: a hundredth of an error from the maximum."""
 MOST_STEPS, MOST_HALVINGS = 30, 12
-WORST_CONDITION = 1e10
 IMAGES_IN_MEMORY = 7
 """n x n arrays for each fitted number of one angle at the peak, in map_covariance."""
 

@@ -339,7 +339,7 @@ def test_a_robust_loss_finds_the_drift_among_outliers():
 
 
 @pytest.mark.parametrize(("shot", "tolerance"), [(0.0, 1e-10), (0.4, 1e-3)])
-def test_the_covariance_of_a_drifting_map_equals_the_sum_over_four_indices(shot, tolerance, monkeypatch):
+def test_the_covariance_of_a_drifting_map_equals_the_sum_over_four_indices(shot, tolerance):
     """The contrast of a pair is an arithmetic mean in the fit and a geometric one in the statistics: equal to a thousandth."""
     n = 9
     maps = drifting_maps(n, 0.001, 2, LAMINAR, PHI[1:2])
@@ -347,8 +347,8 @@ def test_the_covariance_of_a_drifting_map_equals_the_sum_over_four_indices(shot,
     u = made.model.coordinates_of(LAMINAR)
     found = replace(made.evaluate(u), contrast=np.array([0.3]), drift=np.array([0.06]))
     s = shot * (1 + 0.3 * np.cos(np.arange(n)))
-    monkeypatch.setattr(Bins, "by_change", classmethod(lambda cls, x, *_: cls.uniform(x.shape[-1], 1)))
-    (part,) = angle_sums(made, found, Counting(s[None], np.array([1000.0])))
+    counting = Counting(s[None], np.array([1000.0]))
+    (part,) = angle_sums(made, found, counting, bins_of=lambda x, _: Bins.uniform(x.shape[-1], 1))
     early, late = np.triu_indices(n, 1)
 
     def decay(v):

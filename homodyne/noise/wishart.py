@@ -9,13 +9,12 @@ import numpy as np
 from pydantic import Field
 
 from ..counting import Counted
-from ..wishart import IMAGES_IN_MEMORY, WORST_CONDITION, Likelihood, Maximum, Scored, Shot, free_inverse, maximise, used_frames
+from ..wishart import IMAGES_IN_MEMORY, Likelihood, Maximum, Scored, Shot, free_inverse, maximise, used_frames
 from .base import AbstractNoise, Likely, Minimised, Moved, Noise
 from .sandwich import Sandwich
 
 log = logging.getLogger("homodyne")
 
-MOST_FRAMES = 4000
 LEAST_SHOT = 1e-6
 """In units of the contrast: below, the diagonal gets this much so that S can be inverted, and its free part is measured from there."""
 FEWEST_USED = 10
@@ -33,12 +32,15 @@ class Wishart(AbstractNoise):
         pixels, speckle_size: see ``Sandwich``.
         shot: ``free_scale``: the shot noise of each angle has one factor that is fitted; ``fixed``: it is known from the mean counts.
         memory_gb: more angles are treated at the same time while they fit.
+        most_frames: of a map; the time grows with their third power. worst_condition: of the frame covariance.
     """
 
     pixels: Annotated[float, Field(gt=1)] | None
     speckle_size: Annotated[float, Field(ge=1)] | None
     shot: Literal["free_scale", "fixed"]
     memory_gb: Annotated[float, Field(gt=0)]
+    most_frames: Annotated[int, Field(ge=10)]
+    worst_condition: Annotated[float, Field(gt=1)]
 
     def covariance(self, minimum: Minimised) -> Noise:
         squares = Sandwich(pixels=self.pixels, speckle_size=self.speckle_size).covariance(minimum)
@@ -58,8 +60,8 @@ class Wishart(AbstractNoise):
             return "pixels have weights of the user"
         if minimum.problem.design.drift:
             return "the contrast drifts (per_angle_scaling.contrast_drift), and the likelihood has no such number"
-        if dataset.n > MOST_FRAMES:
-            return f"{dataset.n} frames; accepted: at most {MOST_FRAMES}"
+        if dataset.n > self.most_frames:
+            return f"{dataset.n} frames; accepted: at most {self.most_frames} (noise.most_frames)"
         workers = self._workers(dataset.n, minimum)
         if not workers:
             need = self._need_gb(dataset.n, minimum)
@@ -126,8 +128,8 @@ class Wishart(AbstractNoise):
             return "the frame covariance of the least-squares fit is not positive definite"
         if best.failure:
             return best.failure
-        if best.point.condition > WORST_CONDITION:
-            return f"the frame covariance has condition number {best.point.condition:.1g}; accepted: at most {WORST_CONDITION:.0e}"
+        if best.point.condition > self.worst_condition:
+            return f"the frame covariance has condition number {best.point.condition:.1g}; accepted: at most {self.worst_condition:.0e}"
         reason = _left_behind(likelihood, best.point, minimum)
         if reason:
             return reason

@@ -386,12 +386,10 @@ def test_a_limit_that_the_likelihood_would_leave_is_a_reason_to_refuse():
     assert_refused(bounded(-1.0, 0.5, -1.0, minimised=False), "would leave the limit at which least squares holds alpha")
 
 
-def test_limits_of_size_and_condition_are_kept(monkeypatch):
+def test_limits_of_size_and_condition_are_kept():
     found = minimum(speckled(0))
-    monkeypatch.setattr("homodyne.noise.wishart.WORST_CONDITION", 10.0)
-    assert_refused(found, "condition number")
-    monkeypatch.setattr("homodyne.noise.wishart.MOST_FRAMES", 50)
-    assert_refused(found, "60 frames; accepted: at most 50")
+    assert_refused(found, "condition number", worst_condition=10.0)
+    assert_refused(found, "60 frames; accepted: at most 50", most_frames=50)
 
 
 def test_estimates_that_disagree_are_said_and_those_that_agree_are_not():
