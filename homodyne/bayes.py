@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from zlib import crc32
 
 import jax
 import jax.numpy as jnp
@@ -81,10 +82,9 @@ class Question:
         """Whether the likelihood is a product over pixels, so that shards of them have one each."""
         return isinstance(self.density, Density)
 
-    @property
-    def rng(self) -> np.random.Generator:
-        """A generator that follows from the key."""
-        return np.random.default_rng(np.asarray(jax.random.key_data(self.key)))
+    def rng(self, purpose: str) -> np.random.Generator:
+        """A generator that follows from the key, with a stream of its own for each purpose."""
+        return np.random.default_rng([*np.asarray(jax.random.key_data(self.key)).tolist(), crc32(purpose.encode())])
 
     def watch(self, what: str) -> Callable[..., None]:
         """A function that logs progress every few seconds and stops when asked: (done, all, text)."""
@@ -231,7 +231,7 @@ def _answer(question: Question, drawn: Drawn, at: np.ndarray, confidence: float)
     scaling = found["scaling"]
     limits = density.scaling
     inside = np.all((scaling >= limits.lower) & (scaling <= limits.upper), axis=(1, 2)).reshape(chains, count)
-    chosen = _kept(inside, question.rng)
+    chosen = _kept(inside, question.rng("replacement"))
 
     def shaped(values: np.ndarray) -> np.ndarray:
         return np.take_along_axis(values.reshape(chains, count, -1), chosen[..., None], axis=1).reshape(chains, count, *values.shape[1:])
@@ -245,7 +245,7 @@ def _answer(question: Question, drawn: Drawn, at: np.ndarray, confidence: float)
         offset=both[..., 0],
         sigma=shaped(found["sigma"]),
         rates={name: shaped(found[name][:, at]) for name in names},
-        stats=drawn.stats,
+        stats={name: np.take_along_axis(values, chosen, axis=1) for name, values in drawn.stats.items()},
         chains=drawn.chains,
     )
     if not inside.all():
@@ -323,7 +323,7 @@ def chain_checks(values: np.ndarray) -> np.ndarray:
 def _prior(question: Question, at: np.ndarray) -> Prior | None:
     """Draws of the prior, None where it is improper."""
     prior, scaling = question.density.prior, question.density.scaling
-    rng = question.rng
+    rng = question.rng("prior")
     u = prior.draw(rng, PRIOR_DRAWS)
     if u is None:
         return None

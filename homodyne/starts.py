@@ -26,7 +26,7 @@ def first_points(question: "Question", init: Literal["fit", "svi", "prior"], cha
     Raises:
         FitError: init is prior, and the prior has no draws.
     """
-    rng, target = question.rng, question.target
+    rng, target = question.rng("starts"), question.target
     size = len(target.mode)
     if init == "fit":
         return target, rng.standard_normal((chains, size))

@@ -137,7 +137,8 @@ def locate(density: LogDensity, start: np.ndarray, spread: np.ndarray, report: C
         if size < SETTLED and step > 0 and values.min() > 0.5:
             return target
     raise FitError(
-        f"the mode of the posterior was not found in {STEPS} Newton steps: the data and the priors do not determine it; accepted: a prior for, or a value of, what the fit calls not determined"
+        f"the mode of the posterior was not found in {STEPS} Newton steps: the data and the priors do not determine it; "
+        "accepted: a prior for, or a value of, what the fit calls not determined"
     )
 
 
@@ -166,7 +167,9 @@ def _hessian(target: Target) -> np.ndarray:
     """(d, d) of -ln density by v at 0, from central differences of the gradient."""
     size = len(target.mode)
     points = DIFFERENCE * np.concatenate([np.eye(size), -np.eye(size)])
-    values, gradients = (np.array(part) for part in zip(*(_value_and_gradient(target, jnp.asarray(point)) for point in points), strict=True))
+    values, gradients = (
+        np.array(part) for part in zip(*(_value_and_gradient(target, jnp.asarray(point)) for point in points), strict=True)
+    )
     hessian = -(gradients[:size] - gradients[size:]) / (2 * DIFFERENCE)
     if not (np.isfinite(values).all() and np.isfinite(hessian).all()):
         raise FitError(

@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from homodyne.physics import SHEAR, SHEAR_KERNELS, TRANSPORT, cumulative, decay, phase_per_strain, power_law, sinc, two_time
+from homodyne.physics import (
+    SHEAR,
+    SHEAR_KERNELS,
+    TRANSPORT,
+    cumulative,
+    decay,
+    phase_per_strain,
+    power_law,
+    sinc,
+    sine_and_cosine,
+    two_time,
+)
 
 from .factory import DT, GAP, LAMINAR, STATIC, Q, exact_maps, times
 
@@ -163,6 +174,29 @@ def test_sinc_and_its_first_two_derivatives_equal_quadrature(x):
     found = [f(x) for f in (sinc, jax.grad(sinc), jax.grad(jax.grad(sinc)))]
     np.testing.assert_allclose(found[:2], exact[:2], atol=2e-15)
     np.testing.assert_allclose(found[2], exact[2], atol=1e-13)
+
+
+@pytest.mark.parametrize("largest", [1.0, 1e3, 1e8])
+def test_sine_and_cosine_equal_those_of_extended_precision_to_3e_16(largest):
+    """At random arguments, and at those nearest to the multiples of pi/2, where the sum of three parts of pi/2 has to cancel."""
+    rng = np.random.default_rng(2)
+    random, turns = rng.uniform(-largest, largest, 20000), np.round(rng.uniform(-largest, largest, 20000) * (2 / np.pi)) * (np.pi / 2)
+    for x in (random, turns[np.abs(turns) < largest]):
+        sine, cosine = (np.asarray(part) for part in sine_and_cosine(x))
+        long = x.astype(np.longdouble)
+        np.testing.assert_allclose(np.array(sine - np.sin(long), dtype=float), 0.0, atol=3e-16)
+        np.testing.assert_allclose(np.array(cosine - np.cos(long), dtype=float), 0.0, atol=3e-16)
+
+
+def test_sine_is_odd_cosine_even_and_each_the_slope_of_the_other():
+    x = np.linspace(0.0, 50.0, 777)
+    sine, cosine = sine_and_cosine(x)
+    mirrored = sine_and_cosine(-x)
+    np.testing.assert_array_equal(mirrored[0], -sine)
+    np.testing.assert_array_equal(mirrored[1], cosine)
+    slopes = jax.jvp(sine_and_cosine, (x,), (np.ones_like(x),))[1]
+    np.testing.assert_allclose(slopes[0], np.cos(x), atol=3e-15)
+    np.testing.assert_allclose(slopes[1], -np.sin(x), atol=3e-15)
 
 
 @pytest.mark.parametrize("power", [0, 2, 4])

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("homodyne")
 
+WIDER = 1.3
+"""Covariance of the second proposal over that of the weighted draws."""
 LINE_EVERY = 10.0
 """Seconds between lines of progress."""
 
@@ -69,7 +71,7 @@ def consensus(question: Question, settings: "ConsensusOfShards") -> Drawn:
     log.info("%s", decisions[0])
     sampled = _sample(question, settings, shards)
     subs, table, notes = _collect(question, settings, shards, sampled)
-    combined = combine(subs, settings.rule, question.rng, settings.verify_draws)
+    combined = combine(subs, settings.rule, question.rng("combination"), settings.verify_draws)
     decisions += [f"{question.width}: {note}" for note in combined.notes]
     found = _verify(question, settings, combined)
     if table[1]["data_fraction"] < 1 and found.exactness in ("exact", "psis_corrected"):
@@ -215,11 +217,12 @@ def _verify(question: Question, settings: "ConsensusOfShards", combined: Consens
         return _drawn(
             question, combined.draws[:, :size], "consensus_unverified", {}, ("the consensus was not verified (posterior.verify)",), ()
         )
-    watch, rng, threads = question.watch("verification"), question.rng, question.given.threads
+    watch, rng, threads = question.watch("verification"), question.rng("verification"), question.given.threads
     found = weigh(question.target, Proposal(mean, np.linalg.cholesky(covariance)), rng, settings.verify_draws, threads, watch)
     first, evaluations = found, settings.verify_draws
-    if not found.reliable:
-        # The weighted moments are nearer to the posterior than the consensus, however bad the weights are.
+    if not found.reliable or not agreement(mean, covariance, *found.moments()).passes:
+        # The weighted moments are nearer to the posterior than the consensus, however bad the weights are; and a consensus that is too
+        # narrow hides what its own draws do not reach.
         mixed, wide = _adapted(found, mean, covariance)
         found = weigh(question.target, Proposal(mixed, np.linalg.cholesky(wide)), rng, settings.verify_draws, threads, watch)
         evaluations += settings.verify_draws
@@ -253,7 +256,7 @@ def _adapted(found: Weighted, mean: np.ndarray, covariance: np.ndarray) -> tuple
     center, scatter = found.moments()
     share = min(1.0, found.size / (10.0 * len(mean)))
     away = (center - mean)[:, None] * (center - mean)[None, :]
-    return center, share * scatter + (1 - share) * (covariance + away)
+    return center, WIDER * (share * scatter + (1 - share) * (covariance + away))
 
 
 def _moments(question: Question, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

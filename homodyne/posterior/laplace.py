@@ -19,6 +19,6 @@ class Laplace(AbstractSampler):
 
     def draw(self, question: "Question") -> Drawn:
         target = question.target
-        v = question.rng.standard_normal((1, self.draws, len(target.mode)))
+        v = question.rng("laplace").standard_normal((1, self.draws, len(target.mode)))
         u = np.asarray(jax.vmap(lambda one: target.to_u(one)[0])(v[0]))[None]
         return Drawn("laplace", "approximate", u, {"lp": -0.5 * np.sum(v**2, axis=-1)}, chains=False)

@@ -26,14 +26,14 @@ class Weighing(Option):
 
     def draw(self, question: "Question") -> Drawn:
         found, evaluations = self.weigh(question)
-        chosen = found.resample(question.rng, self.draws)
+        chosen = found.resample(question.rng("resampling"), self.draws)
         u = np.asarray(jax.vmap(lambda one: question.target.to_u(one)[0])(found.v[chosen]))[None]
         good = found.reliable and found.size >= FEWEST_ESS
         text = f"k-hat {found.k_hat:.2f} (limit {found.limit:.2f}), {found.size:.0f} effective of {self.draws} draws"
         numbers = {"k_hat": found.k_hat, "k_hat_limit": found.limit, "ess": found.size, "evaluations": float(evaluations)}
         return Drawn(
             "psis",
-            "exact" if good else "approximate",
+            "exact" if good else "failed",
             u,
             {"lp": found.log_density[chosen][None]},
             chains=False,
@@ -49,7 +49,7 @@ class Weighing(Option):
         # Here, not at the top: ArviZ, which a configuration is checked without.
         from ..importance import Proposal, weigh
 
-        target, rng, threads = question.target, question.rng, question.given.threads
+        target, rng, threads = question.target, question.rng("proposal"), question.given.threads
         watch = question.watch("psis")
         size, first = len(target.mode), max(100, int(FIRST * self.draws))
         rough = weigh(target, Proposal(np.zeros(size), np.eye(size)), rng, first, threads, watch)
