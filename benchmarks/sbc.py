@@ -167,8 +167,8 @@ def job_of(mode, bounds: str, noise: str):
 def one(item: Item, backend: str) -> dict:
     """One line: place of every true number among the draws, and what the sampler says of itself."""
     from homodyne.errors import FitError
+    from homodyne.optimizer.progress import FitInterrupted
     from homodyne.posterior.base import Given
-    from homodyne.results import Outcome
 
     begin = time.perf_counter()
     truth, scaling, result, rows, estimated = fitted(item.kind, item.seed)
@@ -181,11 +181,11 @@ def one(item: Item, backend: str) -> dict:
     started = time.perf_counter()
     try:
         found = sampler.sample(given)
-        if found is None and result.outcome in (Outcome.CONVERGED, Outcome.INTERRUPTED):
-            # The package ends what it does and returns; this is no result.
-            raise KeyboardInterrupt
         line["failure"] = "" if found is not None else "no posterior: the fit did not converge"
     except FitError as error:
+        # A run that was stopped is no result.
+        if isinstance(error.__cause__, FitInterrupted):
+            raise
         found, line["failure"] = None, str(error)
     line |= {"fit_seconds": started - begin, "seconds": time.perf_counter() - started}
     if found is None:

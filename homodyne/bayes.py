@@ -16,6 +16,7 @@ from arviz_stats.base.array import array_stats
 from . import predictive
 from .density import Calibration, Density, Scaling
 from .draws import Answer, Posterior, Predictive, Prior, Summary
+from .errors import FitError
 from .noise.base import Likely, Noise
 from .posterior.base import Drawn, Given
 from .prior import ModelPrior
@@ -42,13 +43,14 @@ class Question:
     """One width of the posterior: a density, where to begin, and what a sampler may use.
 
     Attributes:
-        start, spread: (d,) of the coordinates. key: of every random choice.
+        starts: (m, d) points from which the mode is looked for, that of the fit first. spread: (d,) of the coordinates.
+        key: of every random choice.
     """
 
     width: str
     density: Density | WishartDensity
     strips: Strips
-    start: np.ndarray
+    starts: np.ndarray
     spread: np.ndarray
     given: Given
     key: jax.Array
@@ -62,15 +64,27 @@ class Question:
         """
         begin = time.perf_counter()
         steps: list[float] = []
-        target = locate(self.density, self.start, self.spread, lambda _, size: steps.append(size))
-        log.info(
-            "posterior %s: mode after %d Newton steps, first %.2g sd from the fit, %.1f s",
-            self.width,
-            len(steps),
-            steps[0],
-            time.perf_counter() - begin,
-        )
+        target = self._located(steps.append)
+        seconds = time.perf_counter() - begin
+        log.info("posterior %s: mode after %d Newton steps, first of %.2g sd, %.1f s", self.width, len(steps), steps[0], seconds)
         return target
+
+    def _located(self, stepped: Callable[[float], None]) -> Target:
+        """The mode from the start of highest density, or from the next one that leads to it."""
+        starts, failures = self.starts, []
+        if len(starts) > 1:
+            starts = starts[np.argsort([-float(_log_density(self.density, point)) for point in starts], kind="stable")]
+        for start in starts:
+            try:
+                return locate(self.density, start, self.spread, lambda _, size: stepped(size))
+            except FitError as error:
+                failures.append(error)
+        raise failures[0]
+
+    @property
+    def start(self) -> np.ndarray:
+        """(d,) of the fit."""
+        return self.starts[0]
 
     @cached_property
     def cost(self) -> tuple[float, float]:
@@ -128,8 +142,8 @@ def questions(given: Given, width: str) -> list[Question]:
     kinds = _of_pixels(given.fit) if given.fit.noise.likely is None else _of_frames(given.fit, given.fit.noise.likely)
     strips = all_strips(given.fit.dataset)
     asked = [
-        Question(name, density, strips, start, spread, given, key)
-        for name, (density, start, spread), key in zip(("model", "calibrated"), kinds, keys, strict=False)
+        Question(name, density, strips, starts, spread, given, key)
+        for name, (density, starts, spread), key in zip(("model", "calibrated"), kinds, keys, strict=False)
     ]
     return asked if width == "both" or len(asked) == 1 else [asked[("model", "calibrated").index(width)]]
 
@@ -139,13 +153,18 @@ def _of_pixels(fit: Estimated) -> list[Kind]:
     minimum, model, variance = fit.minimum, fit.model, fit.minimum.score_variance
     prior = ModelPrior.of(model, fit.mode.parameters, minimum.evaluation.u)
     plain = Density.of(prior, fit.dataset.phi, Scaling.of(minimum.problem.design, variance), all_strips(fit.dataset))
-    start = np.append(prior.from_model(minimum.evaluation.u), np.log(variance))
-    errors = np.sqrt(np.maximum(np.diagonal(minimum.independent)[: len(start) - 1], 0.0))
+    starts = np.array([np.append(point, np.log(variance)) for point in prior.starts(minimum.evaluation.u)])
+    errors = np.sqrt(np.maximum(np.diagonal(minimum.independent)[: len(starts[0]) - 1], 0.0))
     known = np.isfinite(errors) & (errors > 0) & np.array([name in model.coordinates for name in prior.coordinates])
     spread = np.append(np.where(known, errors, 0.01), np.sqrt(2 / minimum.pairs))
     turned = _calibration(fit, fit.noise)
-    kinds: list[Kind] = [(plain, start, spread)]
-    return kinds if turned is None else [*kinds, (replace(plain, calibration=turned), start, spread * turned.inflation**0.5)]
+    kinds: list[Kind] = [(plain, starts, spread)]
+    return kinds if turned is None else [*kinds, (replace(plain, calibration=turned), starts, spread * turned.inflation**0.5)]
+
+
+@jax.jit
+def _log_density(density: Density | WishartDensity, u: jax.Array) -> jax.Array:
+    return density(u)
 
 
 def _of_frames(fit: Estimated, likely: Likely) -> list[Kind]:
@@ -155,11 +174,11 @@ def _of_frames(fit: Estimated, likely: Likely) -> list[Kind]:
     plain = WishartDensity.of(prior, fit.dataset, scaling, likely)
     turned = speckle_calibration(likely)
     inner, size = len(prior.coordinates), len(plain.names)
-    start = np.concatenate([prior.from_model(likely.values[:inner]), likely.values[inner:size]])
+    starts = np.array([np.concatenate([point, likely.values[inner:size]]) for point in prior.starts(likely.values[:inner])])
     errors = np.sqrt(np.diagonal(free_inverse(likely.fisher, likely.free))[:size])
     same = np.append(np.array([name in fit.model.coordinates for name in prior.coordinates]), np.ones(size - inner, dtype=bool))
     spread = np.where(same & (errors > 0), errors, 0.01)
-    return [(plain, start, spread), (replace(plain, calibration=turned), start, spread * turned.inflation**0.5)]
+    return [(plain, starts, spread), (replace(plain, calibration=turned), starts, spread * turned.inflation**0.5)]
 
 
 def _calibration(fit: Estimated, noise: Noise) -> Calibration | None:

@@ -79,16 +79,18 @@ def sample_together(
     first = jax.vmap(jax.vmap(initialise, (None, 0, 0)))(together, jnp.asarray(np.array(starts)), own)
 
     def advance(states: Any, length: int) -> tuple[Any, list[Kept]]:
-        states, kept = step_together(together, states, length)
+        states, kept = _step_together(step, together, states, length)
         return states, [tuple(map(np.asarray, kept))]
-
-    @partial(jax.jit, static_argnames="length")
-    def step_together(together: Target, states: Any, length: int) -> tuple[Any, Any]:
-        return jax.vmap(jax.vmap(lambda target, state: step(target, state, length), (None, 0)))(together, states)
 
     blocks, gradients = _blocks(advance, first, settings, watch)
     seconds = time.perf_counter() - begin
     return [_chains(tuple(part[k] for part in blocks[0]), gradients // len(targets), seconds) for k in range(len(targets))]
+
+
+@partial(jax.jit, static_argnames=("step", "length"))
+def _step_together(step: Callable[..., Any], together: Target, states: Any, length: int) -> tuple[Any, Any]:
+    """``length`` steps of all chains of all targets; ``step`` is the same object for equal settings, so this is compiled once."""
+    return jax.vmap(jax.vmap(lambda target, state: step(target, state, length), (None, 0)))(together, states)
 
 
 def _blocks(advance: Callable[[Any, int], tuple[Any, list[Kept]]], states: Any, settings: Settings, watch: Watch) -> tuple[list[Kept], int]:

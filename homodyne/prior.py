@@ -185,6 +185,30 @@ class ModelPrior:
                 u[at] = [log_rate, exponent, share] if law.fixed[1] is None else [log_rate, share]
         return u
 
+    def starts(self, w: np.ndarray) -> np.ndarray:
+        """(m, p) coordinates near the fit w (p,), the fit first.
+
+        What the data hardly determine the fit may have put where a prior has nothing. So each law with stated priors is also begun at its
+        rate of the fit, with the offset's share of the prior's medians, at the exponent of the fit and at that of the prior, 0 for none.
+        """
+        medians = {belief.name: float(belief.quantile(np.array(0.5))) for belief in self.beliefs}
+        points = [self.from_model(w)]
+        for curve, at in self._slices().items():
+            if curve not in self.stated:
+                continue
+            law = self.model.laws[curve]
+            amplitude, exponent, offset = law.names
+            for point in tuple(points):
+                fitted = point[at.start + 1] if law.fixed[1] is None else law.fixed[1]
+                usual = fitted if law.fixed[1] is not None else medians[exponent] if exponent in medians else 0.0
+                for power in dict.fromkeys((fitted, usual)):
+                    rate = medians[amplitude] * law.t_ref**power
+                    own = [power, medians[offset] / (rate + medians[offset])]
+                    moved = point.copy()
+                    moved[at.start + 1 : at.stop] = own if law.fixed[1] is None else own[1:]
+                    points.append(moved)
+        return np.array(points)
+
     def log_density(self, u: jax.Array) -> jax.Array:
         """ln of the prior density at u (p,), up to a constant; -inf outside the domain of the model and outside of bounds."""
         w = self.to_model(u)

@@ -1,5 +1,6 @@
 """Comparisons accept the simpler model when it is true, and reject it when it is not."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -33,6 +34,7 @@ def estimated(data, mode, truth, scaling="individual", noise="sandwich") -> Esti
         solver="scipy",
         tolerances=speckle.TOLERANCES,
         interrupted=lambda: None,
+        watching=nullcontext,
     )
 
 

@@ -78,7 +78,10 @@ def test_parameters_are_saved_and_loaded_by_name_so_that_no_vector_is_misread(tm
 
 def test_a_posterior_that_does_not_exist_is_refused_with_the_options_there_are() -> None:
     """Item 9, 14: nothing runs for minutes to fail at the end."""
-    assert refusal("posterior=cmc") == (2, "posterior=cmc: unknown option; accepted: " + ", ".join(options("posterior")))
+    assert refusal("posterior=pymc") == (
+        2,
+        "posterior=pymc: unknown option, did you mean cmc?; accepted: " + ", ".join(options("posterior")),
+    )
 
 
 # ---- one run as a user starts it ----------------------------------------------------------------------------------------------------
@@ -230,10 +233,10 @@ def test_runtime_requirements_hold_no_development_tool_and_each_is_used() -> Non
     assert {name for name in installed if name.lower() in tools or name.lower().startswith(("sphinx", "pytest", "jupyter"))} == set()
     assert len(installed) < 50
     assert declared <= {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
-    # A plugin of Hydra is imported by Hydra, and what the plugin imports is imported through it.
+    # A plugin of Hydra is imported by Hydra, and what the plugin imports is imported through it; xarray imports its engine by name.
     modules = packages_distributions()
     sources = [path for folder in (ROOT / "homodyne", *map(Path, hydra_plugins.__path__)) for path in folder.rglob("*.py")]
-    imported = {"hydra_plugins"} | {name.partition(".")[0] for path in sources for name in imports(path)}
+    imported = {"hydra_plugins", "h5netcdf"} | {name.partition(".")[0] for path in sources for name in imports(path)}
     unused = declared - {distribution for module in imported & modules.keys() for distribution in modules[module]}
     assert unused == set()
 

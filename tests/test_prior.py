@@ -250,6 +250,19 @@ def test_without_a_prior_draws_fill_the_box_and_phi0_a_half_turn():
         assert stats.kstest(drawn[:, k], stats.uniform(low, width).cdf).statistic < 0.031
 
 
+def test_one_of_the_starts_has_a_density_where_the_fit_is_excluded_by_the_prior():
+    """A rate that rises with a negative exponent has an amplitude below 0, which lognormal excludes."""
+    prior = made("laminar flow")
+    w = prior.model.coordinates_of(dict(zip(prior.model.names, (-1e3, -0.3, 2e4, 1e-3, -0.2, 1e-4, 3.0), strict=True)))
+    starts = prior.starts(w)
+    densities = [float(prior.log_density(point)) for point in starts]
+    assert densities[0] == -np.inf
+    best = starts[int(np.argmax(densities))]
+    assert np.isfinite(max(densities))
+    reference = [float(prior.model.reference(jnp.asarray(x))["J"][0]) for x in (w, prior.to_model(jnp.asarray(best)))]
+    assert reference[1] == pytest.approx(reference[0], abs=1e-9)
+
+
 def test_there_are_no_draws_of_a_prior_that_is_improper():
     chosen = option("mode", "static", parameters=parameters(D0={"fixed": 1e4}))
     prior = ModelPrior.of(chosen.bind(times(40), Q, GAP, PHI), chosen.parameters)

@@ -71,9 +71,14 @@ def consensus(question: Question, settings: "ConsensusOfShards") -> Drawn:
     log.info("%s", decisions[0])
     sampled = _sample(question, settings, shards)
     subs, table, notes = _collect(question, settings, shards, sampled)
-    combined = combine(subs, settings.rule, question.rng("combination"), settings.verify_draws)
-    decisions += [f"{question.width}: {note}" for note in combined.notes]
-    found = _verify(question, settings, combined)
+    useless = [k + 1 for k, sub in enumerate(subs) if not sub.effective > len(sub.mean) + 4]
+    if useless:
+        why = f"shard {useless[0]} has {subs[useless[0] - 1].effective:.0f} effective draws of {len(subs[0].mean)} numbers"
+        found = _without(question, settings, why)
+    else:
+        combined = combine(subs, settings.rule, question.rng("combination"), settings.verify_draws)
+        decisions += [f"{question.width}: {note}" for note in combined.notes]
+        found = _verify(question, settings, combined)
     if table[1]["data_fraction"] < 1 and found.exactness in ("exact", "psis_corrected"):
         notes[0] = f"{notes[0].partition(':')[0]}: the check against all pixels made up for them"
     gradients = sum(float(part["gradients"]) for part in sampled.arrays if part is not None)
@@ -172,7 +177,8 @@ def _collect(
         notes.append(f"{len(poor)} of {len(shards)} shards have poor chains after {settings.reruns} reruns, {missed}")
     numbers = {"data_fraction": whole.data_fraction}
     # Shards share frames: with the covariance of correlated pixels they scatter less than it says, which means nothing.
-    if len(left) > 1 and question.density.calibration is None:
+    comparable = all(sub.effective > len(sub.mean) + 4 for sub in left)
+    if len(left) > 1 and comparable and question.density.calibration is None:
         scatter = heterogeneity(left)
         numbers |= {"heterogeneity": scatter.statistic, "heterogeneity_p": scatter.p_value}
         notes.append(scatter.sentence)
@@ -249,6 +255,19 @@ def _verify(question: Question, settings: "ConsensusOfShards", combined: Consens
     near = agreement(mean, covariance, *_moments(question, drawn.u))
     decision = f"{question.width}: {bad}; full-data nuts instead; consensus {near.sentence}"
     return replace(drawn, numbers=numbers | drawn.numbers | _differences(near), decisions=(decision, *drawn.decisions))
+
+
+def _without(question: Question, settings: "ConsensusOfShards", why: str) -> Drawn:
+    """Chains on all pixels where the shards give no consensus.
+
+    Raises:
+        FitError: they were not asked for.
+    """
+    if settings.on_fail != "escalate":
+        raise FitError(f"posterior {question.width}: no consensus, {why}; accepted: more posterior.draws, or posterior.on_fail=escalate")
+    log.info("posterior %s: no consensus, %s; chains on all pixels decide", question.width, why)
+    drawn = settings.nuts.draw(question)
+    return replace(drawn, decisions=(f"{question.width}: no consensus, {why}; full-data nuts instead", *drawn.decisions))
 
 
 def _adapted(found: Weighted, mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -85,7 +85,8 @@ def test_a_finished_fit_is_restored_without_fitting_again(tmp_path):
     first = fitted(data(), tmp_path)
     again = fitted(data(), tmp_path, resume=True)
     np.testing.assert_array_equal(again.solution, first.solution)
-    assert again.chi2 == first.chi2
+    # The sums of a pass with derivatives are those of one without to the last digits only.
+    assert again.chi2 == pytest.approx(first.chi2, rel=1e-14)
     assert again.history == first.history
 
 
