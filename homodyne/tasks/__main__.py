@@ -31,11 +31,14 @@ def main() -> None:
     if asked.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(core) for core in asked.cores.split(",")})
     under_way: list[Attempt] = []
-    # Before any other thread starts, so that all inherit the mask and only the one that waits for the signal gets it; not ignored, as a
-    # job script may have left it, because an ignored signal is lost.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    # Every signal is written to a pipe by whichever thread it reaches, those of BLAS included; not ignored and not blocked, as a job
+    # script may have left it.
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
     signal.signal(signal.SIGUSR2, lambda number, frame: None)
-    threading.Thread(target=_leave_in_time, args=(under_way,), daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+    threading.Thread(target=_leave_in_time, args=(told, under_way), daemon=True).start()
     if asked.attached:
         threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     # Whatever the work prints belongs into the log of its task, and the pipe to the driver stays clean.
@@ -90,9 +93,10 @@ def _print_into(path: Path) -> None:
         os.dup2(log.fileno(), 2)
 
 
-def _leave_in_time(under_way: list[Attempt]) -> None:
+def _leave_in_time(told: int, under_way: list[Attempt]) -> None:
     # A thread that waits, not a handler: handlers run only when the main thread comes back from compiled code.
-    signal.sigwait({signal.SIGUSR2})
+    while os.read(told, 1)[0] != signal.SIGUSR2:
+        pass
     for attempt in under_way:
         attempt.fail("deadline", f"the time limit was reached after {attempt.seconds:.0f} s")
     os._exit(OUT_OF_TIME)
