@@ -239,9 +239,10 @@ class _Findings:
             if reason:
                 self.statements.append(reason)
             held = self.known.info.held[at]
-            touched = [
-                c for c, at_limit in zip(law.coordinates, held, strict=True) if at_limit and not (self.constant[name] and c in law.names)
-            ]
+            touched = [coordinate for coordinate, at_limit in zip(law.coordinates, held, strict=True) if at_limit]
+            if self.constant[name]:
+                # An exponent that shapes nothing may end anywhere.
+                touched = [coordinate for coordinate in touched if coordinate not in law.names]
             if touched:
                 self.statements.append(f"at a limit of what the record can resolve, or at a bound that was set: {', '.join(touched)}")
             if self.curves[name].determined:

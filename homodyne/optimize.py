@@ -39,6 +39,8 @@ log = logging.getLogger("homodyne")
 
 DOUBT = 0.05
 """ln of a rate known to better than this means a gain in chi2 above 100: no test needed."""
+SMALLEST_GAP, LARGEST_GAP = 1e4, 1e9
+"""Angstrom: a micrometre and ten centimetres."""
 PRESENCE = 0.01
 """p-value above which a rate law is not needed."""
 
@@ -336,6 +338,7 @@ def _result(chosen: Fitted, others: dict[str, Fitted], decision: str, progress: 
         *solution.statements,
         *_scaling_statements(evaluation, design),
         *chosen.noise.statements,
+        *(_gap_statements(dataset) if "gamma_dot" in model.laws else ()),
     )
     return Fit(
         mode=job.mode.name,
@@ -373,6 +376,9 @@ def _result(chosen: Fitted, others: dict[str, Fitted], decision: str, progress: 
         noise_facts=chosen.noise_facts,
         goodness=goodness,
         verdict=chosen.verdict,
+        q=dataset.q,
+        gap=dataset.gap,
+        gap_assumed=dataset.gap_assumed,
         contrast_drift=chosen.drift,
         contrast_drift_error=None if chosen.drift is None else scaling_error[2 * count :],
     )
@@ -394,6 +400,7 @@ def _estimated(chosen: Fitted, progress: Progress) -> Estimated:
         tolerances=chosen.job.optimizer.tolerances(chosen.pairs),
         interrupted=progress.check,
         watching=progress.watching,
+        verdict=chosen.verdict,
     )
 
 
@@ -423,6 +430,17 @@ def _reached(solution: Solution, *, tested: bool) -> str:
     if excess > 10 and not tested:
         text += f"; chi2 on cells is {excess:.0f} standard deviations high: correlated noise, or the model does not describe the map"
     return text
+
+
+def _gap_statements(dataset: Dataset) -> list[str]:
+    """What a shear rate rests on that no map can tell."""
+    found = f"{dataset.gap:g} Angstrom ({dataset.gap * 1e-4:g} um)"
+    statements = []
+    if dataset.gap_assumed:
+        statements.append(f"the gap is assumed to be {found}; the shear rate goes as 1/gap: give data.gap")
+    if not SMALLEST_GAP <= dataset.gap <= LARGEST_GAP:
+        statements.append(f"data.gap is {found}: is it in Angstrom? accepted without this question: {SMALLEST_GAP:g} to {LARGEST_GAP:g}")
+    return statements
 
 
 def _scaling_statements(evaluation, design: Design) -> list[str]:

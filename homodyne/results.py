@@ -221,6 +221,7 @@ class Fit:
         coordinates, solution, solution_covariance: the solver's own variables, their values and covariance.
         noise_facts: what the errors rest on. goodness: None when nothing is known of the noise. verdict: of all its tests together.
         contrast_drift, contrast_drift_error: (P,) half the change of the contrast from the first frame to the last; None: not fitted.
+        q, gap, gap_assumed: wavevector, 1/Angstrom, and shear gap, Angstrom, that every shear rate rests on; see ``Dataset``.
         derived: quantities that follow from the parameters. profiles, contours, comparisons: what group ``uncertainty`` was asked for.
     """
 
@@ -269,6 +270,9 @@ class Fit:
     contrast_drift: np.ndarray | None = None
     contrast_drift_error: np.ndarray | None = None
     verdict: Verdict = UNTESTED
+    q: float = float("nan")
+    gap: float = float("nan")
+    gap_assumed: bool = False
 
     @property
     def success(self) -> bool:

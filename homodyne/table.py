@@ -179,11 +179,16 @@ def _rates(fit: Fit) -> list[str]:
     for name, curve in fit.curves.items():
         best = fit.rates[f"{name}_best"]
         if best.status in ("free", "interval"):
-            lines.append(f"{name}({curve.best_time:.3g} s) = {_number(best)}")
+            lines.append(f"{name}({curve.best_time:.3g} s) = {_number(best)}{_rests_on(fit) if name == 'gamma_dot' else ''}")
     if "gamma_dot_along" in fit.rates and fit.rates["gamma_dot_along"].status == "free":
         along = fit.rates["gamma_dot_along"]
-        lines.append(f"{along.name} = {_number(along)}")
+        lines.append(f"{along.name} = {_number(along)}{_rests_on(fit)}")
     return [*lines, ""] if lines else []
+
+
+def _rests_on(fit: Fit) -> str:
+    """Gap and wavevector, which scale every shear rate."""
+    return f"   (gap {fit.gap:g} Angstrom{', assumed' if fit.gap_assumed else ''}; q {fit.q:g} 1/Angstrom)"
 
 
 def _number(estimate: Estimate) -> str:
