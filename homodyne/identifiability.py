@@ -16,7 +16,7 @@ from .limits import logarithms
 from .mode.base import AbstractMode, Model
 from .mode.rate_law import RateLaw
 from .problem import Information
-from .region import Interval, direction_interval, law_intervals
+from .region import Interval, flow_intervals, law_intervals
 from .results import QUANTILE, Curve, Estimate, Status
 
 RATE_ERROR = 0.3
@@ -26,8 +26,6 @@ CONSTANT = 2.0
 """Standard deviations of ln of the change along the record below which a rate is constant."""
 MOVES = 0.3
 """Share of its interval by which a number may move with a coordinate at its limit and keep its error."""
-TURNED = 2.0
-"""Error of phi0, degrees, from which the shear rate follows a curved valley."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +218,7 @@ class _Findings:
         for name, curve in self.curves.items():
             gone = self.known.moves(self.results["reference"][1][name])
             lost = (f"{name}_ref", gone[0]), (f"dln{name}_dlnt", gone[1])
-            moved += [key for key, moves in lost if moves and name not in self.absent]
+            moved += [key for key, moves in lost if moves and curve.determined]
             if not curve.determined and name not in self.absent and self.known.moves(self.results["log_rates"][1][name]).all():
                 moved.insert(0, f"{name}_best")
         return moved
@@ -314,18 +312,31 @@ class _Findings:
             self.status["phi0"] = "at_bound"
             return
         directions = np.unique(np.round(np.mod(self.model.phi, 180.0), 6))  # type: ignore[attr-defined]
-        error = float(self.known.error(np.eye(len(self.u))[-1:])[0])
+        slope, relative, angle, _ = self._product()
         if len(directions) == 1:
             self._only_product("phi0 and the shear rate are not separately determined, all angles are collinear")
-        elif "gamma_dot" in self.absent or (not self.curves["gamma_dot"].determined and not self._product()[1] < RATE_ERROR):
+            return
+        if "gamma_dot" in self.absent or not relative < RATE_ERROR:
             self.statements.append("phi0 is not determined: there is no determined shear")
             self.status["phi0"] = "undetermined"
-        elif error > DIRECTION_ERROR:
-            self._only_product(f"phi0 is not determined: its error is {error:.0f} degrees")
-        elif error > TURNED:
-            self._turned()
+            return
         if len(directions) == 2 and self.curves["gamma_dot"].determined:
             self.statements.append(_mirror(self.model, directions, float(self.u[-1])))
+        if not np.isfinite(self.known.error(np.eye(len(self.u))[-1:])[0]):
+            self._only_product("phi0 is not determined")
+            return
+        turned = np.zeros(len(self.u))
+        turned[-1] = np.deg2rad(1.0)
+        pair = np.array([slope, turned])
+        turn = float(np.deg2rad(self.u[-1] - self.model.phi[angle]))  # type: ignore[attr-defined]
+        rate, direction = flow_intervals(turn, pair @ self.known.covariance @ pair.T, QUANTILE)
+        low, high = (float(self.u[-1] + np.rad2deg(end)) for end in (direction.lower, direction.upper))
+        if high - low > 2 * QUANTILE * DIRECTION_ERROR or not self.curves["gamma_dot"].determined:
+            self._only_product(f"phi0 is not determined, it may be {low:.0f} to {high:.0f} degrees (95 %)")
+            return
+        self.intervals["phi0"] = Interval(low, high, direction.straight)
+        if not rate.straight:
+            self._turned(rate, relative, angle)
 
     def _product(self) -> tuple[np.ndarray, float, int, int]:
         """Slope (p,) and error of ln of gamma_dot |cos(phi0 - phi)| at the time and angle where it is known best, and their indices."""
@@ -352,30 +363,19 @@ class _Findings:
         shear = self.model.laws["gamma_dot"].names
         self.status |= dict.fromkeys((shear[0], shear[2], "phi0"), "undetermined")
 
-    def _turned(self) -> None:
-        """Where phi0 is known to some degrees, the shear rate follows the valley of constant gamma_dot cos(phi0 - phi)."""
-        curve, (slope, relative, angle, _) = self.curves["gamma_dot"], self._product()
-        turned = np.zeros(len(self.u))
-        turned[-1] = 1.0
-        pair = np.array([slope, turned])
-        found = direction_interval(
-            float(np.deg2rad(self.u[-1] - self.model.phi[angle])),  # type: ignore[attr-defined]
-            np.diag([1.0, np.pi / 180]) @ pair @ self.known.covariance @ pair.T @ np.diag([1.0, np.pi / 180]),
-            QUANTILE,
-        )
-        if found.straight:
-            return
+    def _turned(self, found: Interval, relative: float, angle: int) -> None:
+        """Where phi0 is known to some degrees only, the shear rate follows the valley of a constant component along one angle."""
         for key in ("gamma_dot_best", "gamma_dot_ref"):
             rate = self.rates[key]
             interval = (rate.value * np.exp(found.lower), rate.value * np.exp(found.upper))
             self.rates[key] = replace(rate, error=np.nan, status="interval", interval=interval)
-        self.curves["gamma_dot"] = curve.withheld()
+        self.curves["gamma_dot"] = self.curves["gamma_dot"].withheld()
         shear = self.model.laws["gamma_dot"].names
         self.status |= dict.fromkeys((shear[0], shear[2]), "undetermined")
         phi = f"{float(self.model.phi[angle]):.4g}"  # type: ignore[attr-defined]
         self.statements.append(
-            f"phi0 is known to a few degrees only, so the shear rate has an interval instead of an error; gamma_dot |cos(phi0 - {phi})| is "
-            f"known to {100 * relative:.2g} %"
+            f"phi0 is known to a few degrees only, so the shear rate has an interval instead of an error; its component along phi = {phi} "
+            f"degrees is known to {100 * relative:.2g} %"
         )
 
 

@@ -72,23 +72,33 @@ _parameters = jax.jit(lambda law, p: law.parameters(p))
 _slopes = jax.jit(lambda law, p: jax.jacfwd(law.parameters)(p))
 
 
-def direction_interval(turn: float, covariance: np.ndarray, z: float) -> Interval:
-    """Of ln of a shear rate, relative to the estimate, where only its component along one measured angle is well known.
+def flow_intervals(turn: float, covariance: np.ndarray, z: float) -> tuple[Interval, Interval]:
+    """Of ln of a shear rate relative to its estimate, and of the flow direction, rad, where one measured angle knows most.
 
-    chi2 is close to a parabola in (ln of the component, phi0), not in (ln of the rate, phi0): rate = component/|cos|.
+    chi2 is close to a parabola in (ln of the component along that angle, tan(phi0 - phi)): maps at angles near to each other measure the
+    component and its first derivative by the angle. So rate = component sqrt(1 + tan^2).
 
     Args:
         turn: phi0 - phi, rad. covariance: (2, 2) of ln of the component and of phi0, rad.
     """
-    values, vectors = np.linalg.eigh(covariance)
+    tangent, steep = np.tan(turn), 1 / np.cos(turn) ** 2
+    change = np.diag([1.0, steep])
+    values, vectors = np.linalg.eigh(change @ covariance @ change)
     around = np.linspace(0, 2 * np.pi, 721)
     component, moved = z * (vectors * np.sqrt(np.maximum(values, 0.0))) @ np.array([np.cos(around), np.sin(around)])
-    # Across the angle the component is zero for any rate, so the rate has no upper limit.
-    crosses = abs((turn + np.pi / 2) % np.pi - np.pi / 2) + np.abs(moved).max() >= np.pi / 2
-    change = component - np.log(np.abs(np.cos(turn + moved) / np.cos(turn)))
-    # Inside of the ellipse too: the shortest rate is that along the angle itself.
-    inner = [s * component - np.log(np.abs(np.cos(turn + s * moved) / np.cos(turn))) for s in (0.25, 0.5, 0.75)]
-    lower, upper = min(float(part.min()) for part in (change, *inner)), np.inf if crosses else float(change.max())
-    slope = np.array([1.0, np.tan(turn)])
-    half = z * float(np.sqrt(slope @ covariance @ slope))
+    # Inside of the ellipse too: the slowest flow is the one along the angle itself.
+    rates = [s * component + 0.5 * np.log((1 + (tangent + s * moved) ** 2) / (1 + tangent**2)) for s in (0.25, 0.5, 0.75, 1.0)]
+    slope = np.array([1.0, tangent])
+    error = float(np.sqrt(slope @ covariance @ slope))
+    half = z * np.sqrt(covariance[1, 1]) * steep
+    # The way from the estimate, which may pass the direction across the angle.
+    lower, upper = np.arctan(tangent - half) - np.arctan(tangent), np.arctan(tangent + half) - np.arctan(tangent)
+    return (
+        _interval(min(float(part.min()) for part in rates), max(float(part.max()) for part in rates), z * error),
+        _interval(float(lower), float(upper), z * float(np.sqrt(covariance[1, 1]))),
+    )
+
+
+def _interval(lower: float, upper: float, half: float) -> Interval:
+    """An interval around zero beside the linear one."""
     return Interval(lower, upper, bool(abs(upper - half) < SKEWED * half and abs(-lower - half) < SKEWED * half))

@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 
 from homodyne.mode.rate_law import RateLaw
 from homodyne.physics import TRANSPORT
-from homodyne.region import direction_interval, law_intervals
+from homodyne.region import flow_intervals, law_intervals
 
 from .factory import Q, times
 
@@ -91,16 +91,22 @@ def test_a_small_ellipsoid_is_straight() -> None:
     assert all(interval.straight for interval in law_intervals(law(), np.array([10.8, 9.2, -0.8]), 1e-4 * COVARIANCE, Z))
 
 
-@pytest.mark.parametrize(("turn", "error"), [(0.0, 0.15), (0.4, 0.1), (1.0, 0.05), (0.0, 0.9)])
+@pytest.mark.parametrize(("turn", "error"), [(0.0, 0.15), (0.4, 0.1), (1.0, 0.05), (1.25, 0.12)])
 def test_the_shear_rate_follows_the_valley_of_its_component(turn: float, error: float) -> None:
-    """Range of ln(component/|cos|) over the ellipse of (ln component, phi0), by a fine grid."""
+    """Range of ln(component sqrt(1 + tan^2)) and of the direction over the ellipse of (ln component, tan), by a fine grid."""
+    steep = 1 / np.cos(turn) ** 2
     covariance = np.array([[1e-4, 2e-3 * error], [2e-3 * error, error**2]])
-    found = direction_interval(turn, covariance, Z)
+    rate, direction = flow_intervals(turn, covariance, Z)
+    spread = np.diag([1, steep]) @ covariance @ np.diag([1, steep])
     radius, around = np.meshgrid(np.linspace(0, 1, 200), np.linspace(0, 2 * np.pi, 2001))
-    v = np.linalg.cholesky(covariance) @ np.array([radius * np.cos(around), radius * np.sin(around)]).reshape(2, -1) * Z
-    values = v[0] - np.log(np.abs(np.cos(turn + v[1]) / np.cos(turn)))
-    assert found.lower == pytest.approx(values.min(), abs=2e-3)
-    if abs(turn) + Z * error < np.pi / 2:
-        assert found.upper == pytest.approx(values.max(), abs=2e-3)
-    else:
-        assert found.upper == np.inf
+    v = np.linalg.cholesky(spread) @ np.array([radius * np.cos(around), radius * np.sin(around)]).reshape(2, -1) * Z
+    tangent = np.tan(turn) + v[1]
+    values = v[0] + 0.5 * np.log((1 + tangent**2) / (1 + np.tan(turn) ** 2))
+    assert (rate.lower, rate.upper) == pytest.approx((values.min(), values.max()), abs=2e-3)
+    assert (direction.lower, direction.upper) == pytest.approx((np.arctan(tangent).min() - turn, np.arctan(tangent).max() - turn), abs=1e-3)
+
+
+def test_well_known_directions_keep_their_error() -> None:
+    rate, direction = flow_intervals(0.5, np.diag([1e-4, 1e-5]), Z)
+    assert rate.straight
+    assert direction.straight

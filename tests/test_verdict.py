@@ -35,7 +35,7 @@ def test_a_true_model_is_good_and_says_so_first() -> None:
 
 
 def test_an_offset_alone_withholds_the_plain_verdict_and_names_both_causes() -> None:
-    found = fitted(sample(heterogeneity=0.1), mode="static", noise="auto")
+    found = fitted(sample(heterogeneity=0.15), mode="static", noise="auto")
     assert found.verdict.name == "offset"
     assert found.success
     for words in ("pixels of unequal intensity", "static field", "do not quote"):
