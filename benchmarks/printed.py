@@ -102,7 +102,7 @@ class Nature:
 def truth(nature: Nature, name: str, fit, times: dict[str, float]) -> float | None:
     """The true value of what is printed under a name; None for a name that is not known here."""
     last = nature.t[-1]
-    root, _, inside = name.partition("[")
+    root = name.partition("[")[0]
     stem, _, at = name.partition("(")
     if name in nature.parameters:
         return nature.parameters[name]
