@@ -207,6 +207,8 @@ def _from_residuals(
         return np.broadcast_to((levels * b)[:, None], shape), "the scatter of the residuals and the number of pixels"
     level = found.level_of_neighbours()
     shot = np.broadcast_to((level * b)[:, None], shape)
+    if level >= MOST_SHOT:
+        return shot, "residuals that share a frame, which do not agree at all: of shot noise and pixel number only shot^2/pixels is known"
     if level == 0:
         return shot, "nothing, set to zero: residuals that share a frame agree as closely as without shot noise"
     return shot, "how far residuals that share a frame agree: neither counts nor the raw diagonal are known"
