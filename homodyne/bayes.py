@@ -100,6 +100,15 @@ class Question:
         """A generator that follows from the key, with a stream of its own for each purpose."""
         return np.random.default_rng([*np.asarray(jax.random.key_data(self.key)).tolist(), crc32(purpose.encode())])
 
+    @property
+    def hint(self) -> str:
+        """What would make the density easier, or empty."""
+        fit, fixed = self.given.fit, []
+        for curve, law in fit.model.laws.items():
+            if fit.identified.constant[curve] and law.exponent_at is not None and law.fixed[2] is None:
+                fixed += [f"mode.parameters.{law.names[1]}.fixed=0 mode.parameters.{law.names[2]}.fixed=0"]
+        return f" or, as the rate is constant within its errors, {' '.join(fixed)}" if fixed else ""
+
     def watch(self, what: str) -> Callable[..., None]:
         """A function that logs progress every few seconds and stops when asked: (done, all, text)."""
         return _Watch(f"{what} {self.width}", self.given.fit.interrupted)
@@ -129,6 +138,8 @@ def refusal(fit: Estimated) -> str:
     """Why there is no posterior of a fit, or empty."""
     if fit.outcome is not Outcome.CONVERGED:
         return "the fit did not converge"
+    if fit.verdict.name == "failed":
+        return "the fit cannot be meant"
     if fit.minimum.loss is not None or fit.minimum.source.reweighting is not None:
         return "the likelihood knows no outliers; accepted: optimizer.loss=linear"
     if fit.minimum.source.kernel.weights is not None:

@@ -1,7 +1,7 @@
 """The command ``homodyne``: Hydra composes the configuration, ``pipeline.run`` does the work, and every run ends with a status.
 
-0 good; 2 a setting does not fit (ConfigError, and everything that Hydra itself refuses); 3 the data do not (DataError); 4 no good
-fit (everything is saved first); 130 interrupted. A sweep ends with the largest status of its runs.
+0 a fit; 2 a setting does not fit (ConfigError, and everything that Hydra itself refuses); 3 the data do not (DataError); 4 no fit;
+5 a fit that cannot be meant (both are saved first); 130 interrupted. A sweep ends with the largest status of its runs.
 """
 
 import json
@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from . import __version__
-from .errors import ConfigError, FitError, HomodyneError
+from .errors import ConfigError, FitError, HomodyneError, ModelError
 from .groups import GROUPS, KEYS, conf_dir, nearest
 
 log = logging.getLogger(__name__)
@@ -76,9 +76,12 @@ def task(cfg: DictConfig) -> int:
         if alone:
             _claim(folder, resume=job.resume)
         fit = run(job, folder)
+        if fit is not None and fit.verdict.name != "good":
+            message = fit.verdict.sentence
         if fit is not None and not fit.success:
-            status, message = FitError.exit_status, fit.outcome.value
-            log.error("The fit did not succeed: %s", fit.message or message)
+            status = ModelError.exit_status if fit.outcome.success else FitError.exit_status
+            message = fit.message
+            log.error("The fit did not succeed: %s", message)
     except HomodyneError as error:
         status, message = error.exit_status, str(error)
         log.error("%s", message)

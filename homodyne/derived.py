@@ -20,11 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .identifiability import RATE_ERROR, Identified, Knowledge, values_and_jacobians
+from .identifiability import Identified, Knowledge, values_and_jacobians
 from .mode.base import Model
 from .physics import SHEAR_KERNELS, ShearKernel
 from .problem import states_and_slopes
-from .results import Curve, Derived, Estimate, Status
+from .results import QUANTILE, Curve, Derived, Estimate, Status
 
 Decay = Callable[[tuple[jax.Array, ...]], jax.Array]
 """h of a pair of frames from the differences of their states."""
@@ -51,7 +51,7 @@ def _derive(model: Model, u: np.ndarray, identified: Identified, q: float, phi: 
     rates = {name: Series(t, values[name], slopes[name]).exponential for name in model.laws}
     determined = {name: curve.determined for name, curve in identified.curves.items()}
     if "J" in rates:
-        _stokes_einstein(rates["J"], found, determined["J"])
+        _stokes_einstein(rates["J"], found, determined["J"], constant=identified.constant["J"])
     if "gamma_dot" in rates:
         strain = rates["gamma_dot"].integral
         found.add("strain", strain.at(t[-1:]), "1", determined["gamma_dot"])
@@ -160,10 +160,15 @@ class _Collection:
 
     def add(self, name: str, series: Series, unit: str, determined: bool) -> None:
         """A single number, the first of the series."""
-        error = float(self.known.error(series.slope[:1])[0])
-        moves = bool(np.any(series.slope[0] != 0))
-        status: Status = "fixed" if not moves else "free" if determined and np.isfinite(error) else "undetermined"
-        self.quantities[name] = Estimate(name, float(series.value[0]), error if status == "free" else np.nan, unit, -np.inf, np.inf, status)
+        value, error = float(series.value[0]), float(self.known.error(series.slope[:1])[0])
+        depends = bool(np.any(series.slope[0] != 0))
+        if not depends or not (determined and np.isfinite(error)):
+            status: Status = "undetermined" if depends else "fixed"
+            self.quantities[name] = Estimate(name, value, np.nan, unit, -np.inf, np.inf, status)
+            return
+        # All of these are positive, and chi2 is closer to a parabola in their logarithm.
+        factor = float(np.exp(QUANTILE * error / value)) if value > 0 else np.nan
+        self.quantities[name] = Estimate(name, value, error, unit, -np.inf, np.inf, "free", (value / factor, value * factor))
 
     def at_times(self, name: str, series: Series, unit: str, determined: bool) -> None:
         """One number for each time asked for."""
@@ -186,19 +191,22 @@ def _relaxation(name: str, states: States, pair: Decay, found: _Collection, *, d
     found.at_times(name, both[count:], "s", determined)
 
 
-def _stokes_einstein(transport: Series, found: _Collection, determined: bool) -> None:
-    """J/2, by the name that it deserves."""
+def _stokes_einstein(transport: Series, found: _Collection, determined: bool, *, constant: bool) -> None:
+    """J/2, by the name that it deserves; whether J is constant has been decided (identifiability.py)."""
     ends = np.log(transport.value[-1] / transport.value[0])
     relative = transport.slope / transport.value[:, None]
     error = float(found.known.error(relative[-1:] - relative[:1])[0])
     half = Series(transport.t, 0.5 * transport.value, 0.5 * transport.slope)
-    steady = abs(ends) <= 2 * error < 2 * RATE_ERROR
-    at = int(np.argmin(found.known.error(relative))) if steady else len(half.t) - 1
-    name = "D_Stokes-Einstein" if steady else "J/2 at the last time"
-    found.add(name, half[at:], "Angstrom^2/s", determined)
-    if determined and not steady:
-        change = f"J changes by a factor {np.exp(ends):.3g} over the record"
-        found.statements.append(f"{change}: no equilibrium, so J/2 is not a Stokes-Einstein coefficient unless ageing has ended")
+    at = int(np.argmin(found.known.error(relative))) if constant else len(half.t) - 1
+    found.add("D_Stokes-Einstein" if constant else "J/2 at the last time", half[at:], "Angstrom^2/s", determined)
+    if not determined or constant:
+        return
+    if not np.isfinite(error):
+        found.statements.append("how much J changes over the record is not determined, so J/2 need not be a Stokes-Einstein coefficient")
+        return
+    low, high = np.exp(ends - QUANTILE * error), np.exp(ends + QUANTILE * error)
+    change = f"J changes by a factor {np.exp(ends):.3g} over the record (95 %: {low:.2g} ... {high:.2g})"
+    found.statements.append(f"{change}: no equilibrium, so J/2 is not a Stokes-Einstein coefficient unless ageing has ended")
 
 
 def _converted(identified: Identified, kernel: str) -> list[tuple[str, Estimate]]:
@@ -214,7 +222,8 @@ def _converted(identified: Identified, kernel: str) -> list[tuple[str, Estimate]
         for name in ("gamma_dot_best", "gamma_dot_ref"):
             factor, rate = decay(SHEAR_KERNELS[kernel]) / decay(SHEAR_KERNELS[other]), identified.rates[name]
             if other != kernel:
-                changed = replace(rate, name=f"{name}[{other}]", value=factor * rate.value, error=factor * rate.error)
+                ends = (factor * rate.interval[0], factor * rate.interval[1])
+                changed = replace(rate, name=f"{name}[{other}]", value=factor * rate.value, error=factor * rate.error, interval=ends)
                 converted.append((changed.name, changed))
     return converted
 

@@ -1,11 +1,11 @@
-"""What can go wrong, in three kinds, each with the exit status of the command line.
+"""What can go wrong, in four kinds, each with the exit status of the command line.
 
 A message says what was found, where (configuration key, or file and dataset path) and what is accepted.
 """
 
 
 class HomodyneError(Exception):
-    """Base of the three; never raised itself."""
+    """Base of them; never raised itself."""
 
     exit_status = 1
 
@@ -26,3 +26,9 @@ class FitError(HomodyneError):
     """No usable minimum was found, or a saved state cannot be continued."""
 
     exit_status = 4
+
+
+class ModelError(HomodyneError):
+    """A minimum was found, but it cannot be meant: no noise explains what the model leaves, or the scaling stands at its bounds."""
+
+    exit_status = 5

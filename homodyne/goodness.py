@@ -196,31 +196,27 @@ def offset_test(offset: np.ndarray, covariance: np.ndarray) -> Test:
     return Test("offset", statistic, rank, float(chdtrc(rank, statistic)))
 
 
+def verdict_p(tests: dict[str, Test]) -> tuple[float, str]:
+    """p-value of all tests together, whatever their correlation, and the name of the most telling one.
+
+    The mean of tan(pi (1/2 - p)) is nearly Cauchy in the tail (Liu and Xie 2020).
+    """
+    known = {name: test.p_value for name, test in tests.items() if np.isfinite(test.p_value)}
+    if not known:
+        return float("nan"), ""
+    p = np.clip(np.array(list(known.values())), 1e-300, 1 - 1e-12)
+    # tan(pi (1/2 - p)) of a small p, without the cancellation.
+    statistic = np.mean(np.where(p < 1e-8, 1 / (np.pi * p), np.tan(np.pi * (0.5 - p))))
+    together = 1 / (np.pi * statistic) if statistic > 1e8 else 0.5 - np.arctan(statistic) / np.pi
+    return float(together), min(known, key=lambda name: known[name])
+
+
 def p_text(p_value: float) -> str:
     """A p-value in words."""
     return f"p = {p_value:.2g}" if p_value >= 1e-10 else "p < 1e-10"
 
 
-def sentences(found: Goodness, dt: float, phi: np.ndarray) -> tuple[str, ...]:
-    """What the tests say, for people."""
-    lines = []
-    worst = min((found.tests[name] for name in ("lag_age", "lag", "lag_all_angles")), key=lambda test: test.p_value)
-    how = "; pixel number taken from the residuals, so the test is conservative" if found.scaled else ""
-    if worst.p_value > FIT_HOLDS:
-        lines.append(f"the model describes the maps within their noise (the smallest of three {p_text(worst.p_value)}{how})")
-    else:
-        lines.append(f"the model does not describe the maps within their noise ({p_text(worst.p_value)}{how}): {_where(found, dt, phi)}")
-    if "contrast_drift" in found.tests and found.tests["contrast_drift"].p_value < FIT_HOLDS / 10:
-        p_value = p_text(found.tests["contrast_drift"].p_value)
-        remedy = "set per_angle_scaling.contrast_drift=true"
-        lines.append(f"the contrast changes along the record ({p_value}), which moves alpha: {remedy}")
-    if "offset" in found.tests and found.tests["offset"].p_value < FIT_HOLDS / 10:
-        p_value = p_text(found.tests["offset"].p_value)
-        lines.append(f"the offset is not 1 ({p_value}): static structure, or decay slower than the record")
-    return tuple(lines)
-
-
-def _where(found: Goodness, dt: float, phi: np.ndarray) -> str:
+def where_text(found: Goodness, dt: float, phi: np.ndarray) -> str:
     """The lag, age and angle of the largest deviation, in words."""
     angle, block = np.unravel_index(int(np.nanargmax(np.abs(found.z))), found.z.shape)
     lag = found.lag_edges[[found.lag[block], found.lag[block] + 1]] - [0, 1]

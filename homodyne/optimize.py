@@ -17,8 +17,9 @@ from scipy.special import chdtrc
 
 from .cells import bin_maps
 from .data import Dataset
-from .goodness import goodness, offset_test, sentences
-from .identifiability import Identified, identify, log_rate_slopes
+from .goodness import goodness, offset_test
+from .identifiability import MOVES, Identified, identify, log_rate_slopes
+from .limits import reaches
 from .noise.base import Minimised, Noise
 from .optimizer.base import Solution, Task
 from .optimizer.loss import LOSSES
@@ -27,8 +28,9 @@ from .optimizer.trust_region import minimise
 from .pairsums import Pair, WeightedLoss, frame_contrast
 from .per_angle_scaling.base import Design
 from .problem import CellSource, Information, PixelSource, Problem, information, states_and_slopes
-from .results import Fit, Goodness, ModelRows, NoiseFacts, Outcome
+from .results import QUANTILE, Fit, Goodness, ModelRows, NoiseFacts, Outcome, Verdict
 from .uncertainty.base import Estimated
+from .verdict import judge
 
 if TYPE_CHECKING:
     from .config import Job
@@ -37,17 +39,20 @@ log = logging.getLogger("homodyne")
 
 DOUBT = 0.05
 """ln of a rate known to better than this means a gain in chi2 above 100: no test needed."""
+SMALLEST_GAP, LARGEST_GAP = 1e4, 1e9
+"""Angstrom: a micrometre and ten centimetres."""
 PRESENCE = 0.01
 """p-value above which a rate law is not needed."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A minimum with one scaling, its information and its errors."""
+    """A minimum with one scaling, its information and its errors. cells: the same problem on averaged cells."""
 
     solution: Solution
     job: "Job"
     dataset: Dataset
+    cells: Problem
     seconds: float
 
     @property
@@ -93,10 +98,26 @@ class Fitted:
         return len(self.solution.evaluation.u) + self.problem.design.count
 
     @cached_property
+    def reach(self) -> np.ndarray:
+        """(h, q) changes of all fitted numbers when each coordinate at a limit goes back inward as far as the data allow."""
+        if not self.information.held.any():
+            return np.zeros((0, len(self.information.bread)))
+        return reaches(self.problem, self.solution.evaluation, self.information, QUANTILE**2 * self.unit)
+
+    @property
+    def unit(self) -> float:
+        """Rise of chi2 that counts as one: the residual variance times the inflation of errors by correlated pixels."""
+        known = np.diagonal(self.minimum.independent) > 0
+        ratio = np.diagonal(self.noise.covariance)[known] / np.diagonal(self.minimum.independent)[known]
+        return self.solution.score_variance * max(1.0, float(np.median(ratio)) if known.any() and self.noise.known else 1.0)
+
+    @cached_property
     def identified(self) -> Identified:
+        """Numbers with their errors; without, where the fit cannot be meant."""
         size = self.information.size
-        covariance = self.noise.covariance[:size, :size]
-        return identify(self.problem.model, self.job.mode, self.u, covariance, self.information, self.absent)
+        covariance, reach = self.noise.covariance[:size, :size], self.reach[:, :size]
+        found = identify(self.problem.model, self.job.mode, self.u, covariance, self.information, self.absent, reach)
+        return found.withheld() if self.verdict.name == "failed" else found
 
     @property
     def u(self) -> np.ndarray:
@@ -126,11 +147,36 @@ class Fitted:
         found = goodness(self.minimum, self.noise)
         if found is None:
             return None
-        if self.noise.testable:
-            count = len(self.dataset.phi)
-            offset = offset_test(self.offset, self.scaling_covariance[:count, :count])
-            found = replace(found, tests=found.tests | {offset.name: offset})
-        return replace(found, sentences=sentences(found, self.dataset.dt, self.dataset.phi))
+        if not self.noise.testable:
+            return found
+        count = len(self.dataset.phi)
+        offset = offset_test(self.offset, self.scaling_covariance[:count, :count])
+        return replace(found, tests=found.tests | {offset.name: offset})
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What all tests together say; whether the fit can be meant."""
+        evaluation = self.solution.evaluation
+        return judge(
+            self.goodness,
+            unexplained=self._unexplained(),
+            at_bound=evaluation.projection.at_bound,
+            scaled=self.problem.design.count > 0,
+            offset=self.offset,
+            dt=self.dataset.dt,
+            phi=self.dataset.phi,
+        )
+
+    def _unexplained(self) -> float:
+        """Share of the variance of the cells, noise apart, that the fit leaves; 0 where noise is all there is."""
+        source = self.cells.source
+        assert isinstance(source, CellSource)
+        cells = source.cells
+        noise = cells.pixel_variance * cells.used
+        centre = np.sum(cells.weight * cells.mean, axis=1, keepdims=True) / np.maximum(cells.weight.sum(axis=1, keepdims=True), 1.0)
+        structure = float(np.sum(cells.weight * (cells.mean - centre) ** 2)) - noise
+        left = self.cells.evaluate(self.solution.evaluation.u, 0).chi2 - noise
+        return max(left, 0.0) / structure if structure > 3 * noise / np.sqrt(cells.used / 2) else 0.0
 
     @property
     def noise_facts(self) -> NoiseFacts:
@@ -260,7 +306,7 @@ def fit(job: "Job", dataset: Dataset, folder: Path | None) -> tuple[Fit, ModelRo
             progress=progress,
             state=state,
         )
-        fitted = Fitted(job.optimizer.fit(task), job, dataset, time.perf_counter() - started)
+        fitted = Fitted(job.optimizer.fit(task), job, dataset, task.fine, time.perf_counter() - started)
         first.append(fitted)
         return fitted
 
@@ -282,12 +328,21 @@ def _result(chosen: Fitted, others: dict[str, Fitted], decision: str, progress: 
     evaluation, model, design = solution.evaluation, chosen.problem.model, chosen.problem.design
     count, dof = len(dataset.phi), chosen.pairs - chosen.fitted
     scaling_error = np.sqrt(np.maximum(np.diagonal(chosen.scaling_covariance), 0.0))
-    scaling_error[(scaling_error == 0) | np.tile(evaluation.projection.at_bound, len(scaling_error) // count)] = np.nan
+    nothing = (scaling_error == 0) | np.tile(evaluation.projection.at_bound, len(scaling_error) // count)
+    moved = np.abs(chosen.reach[:, chosen.information.size :] @ chosen.information.expand.T) > MOVES * QUANTILE * scaling_error
+    scaling_error[nothing | moved.any(axis=0) | (chosen.verdict.name == "failed")] = np.nan
     names, covariance = _covariance(chosen, identified, scaling_error)
     chi2 = evaluation.chi2 / pixel_variance
     goodness = chosen.goodness
     decisions = [text for text in (decision, chosen.noise.reason, _reached(solution, tested=goodness is not None)) if text]
-    statements = (*identified.statements, *solution.statements, *_scaling_statements(evaluation, design), *chosen.noise.statements)
+    statements = (
+        chosen.verdict.sentence,
+        *identified.statements,
+        *solution.statements,
+        *_scaling_statements(evaluation, design),
+        *chosen.noise.statements,
+        *(_gap_statements(dataset) if "gamma_dot" in model.laws else ()),
+    )
     return Fit(
         mode=job.mode.name,
         shear_kernel=job.mode.kernel,
@@ -311,11 +366,11 @@ def _result(chosen: Fitted, others: dict[str, Fitted], decision: str, progress: 
         pairs=chosen.pairs,
         dof=dof,
         outcome=solution.outcome,
-        message=solution.outcome.value,
+        message=chosen.verdict.sentence if chosen.verdict.name == "failed" and solution.outcome.success else solution.outcome.value,
         passes=solution.passes + sum(other.solution.passes for other in others.values()),
         history=tuple(progress.history),
         minima=solution.minima,
-        statements=statements if goodness is None else (*statements, *goodness.sentences),
+        statements=statements,
         decisions=tuple(decisions),
         coordinates=model.coordinates,
         solution=chosen.u,
@@ -323,6 +378,10 @@ def _result(chosen: Fitted, others: dict[str, Fitted], decision: str, progress: 
         alternatives={name: other.summary for name, other in others.items()},
         noise_facts=chosen.noise_facts,
         goodness=goodness,
+        verdict=chosen.verdict,
+        q=dataset.q,
+        gap=dataset.gap,
+        gap_assumed=dataset.gap_assumed,
         contrast_drift=chosen.drift,
         contrast_drift_error=None if chosen.drift is None else scaling_error[2 * count :],
     )
@@ -344,6 +403,7 @@ def _estimated(chosen: Fitted, progress: Progress) -> Estimated:
         tolerances=chosen.job.optimizer.tolerances(chosen.pairs),
         interrupted=progress.check,
         watching=progress.watching,
+        verdict=chosen.verdict,
     )
 
 
@@ -373,6 +433,17 @@ def _reached(solution: Solution, *, tested: bool) -> str:
     if excess > 10 and not tested:
         text += f"; chi2 on cells is {excess:.0f} standard deviations high: correlated noise, or the model does not describe the map"
     return text
+
+
+def _gap_statements(dataset: Dataset) -> list[str]:
+    """What a shear rate rests on that no map can tell."""
+    found = f"{dataset.gap:g} Angstrom ({dataset.gap * 1e-4:g} um)"
+    statements = []
+    if dataset.gap_assumed:
+        statements.append(f"the gap is assumed to be {found}; the shear rate goes as 1/gap: give data.gap")
+    if not SMALLEST_GAP <= dataset.gap <= LARGEST_GAP:
+        statements.append(f"data.gap is {found}: is it in Angstrom? accepted without this question: {SMALLEST_GAP:g} to {LARGEST_GAP:g}")
+    return statements
 
 
 def _scaling_statements(evaluation, design: Design) -> list[str]:

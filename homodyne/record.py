@@ -19,9 +19,24 @@ from .data.dataset import Dataset
 from .draws import Answer, Posterior, Shards
 from .physics import SHEAR_KERNELS
 from .pictures import FULL_LIMIT, Cuts, FullMaps, Maps, Pictures
-from .results import Comparison, Contour, Curve, Derived, Estimate, Fit, Goodness, Iteration, Minimum, NoiseFacts, Outcome, Profile, Test
+from .results import (
+    Comparison,
+    Contour,
+    Curve,
+    Derived,
+    Estimate,
+    Fit,
+    Goodness,
+    Iteration,
+    Minimum,
+    NoiseFacts,
+    Outcome,
+    Profile,
+    Test,
+    Verdict,
+)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 GOODNESS_ARRAYS = ("lag_edges", "lag", "age", "z", "z_lag", "z_age")
 """What of Goodness is in fit.npz."""
@@ -74,6 +89,7 @@ def document(*, seed: int, hardware: Mapping[str, Any], dataset: Dataset, fit: F
             "dof": fit.dof,
         },
         "noise": {"option": fit.noise, "text": fit.noise_text} | ({} if fit.noise_facts is None else asdict(fit.noise_facts)),
+        "verdict": asdict(fit.verdict),
         "goodness": None if fit.goodness is None else _goodness(fit.goodness),
         "statements": fit.statements,
         "decisions": fit.decisions,
@@ -197,6 +213,10 @@ def read_fit(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> F
         timings=numbers(document["timings"]),
         peak_memory_mb=number(document["peak_memory_mb"]),
         noise_facts=_noise_facts(document["noise"]),
+        verdict=_verdict(document["verdict"]),
+        q=float(arrays["q"]),
+        gap=float(arrays["gap"]),
+        gap_assumed=document["data"]["gap_assumed"],
         goodness=None if document["goodness"] is None else _read_goodness(document["goodness"], arrays),
         **{name: arrays[name] for name in ("contrast_drift", "contrast_drift_error") if name in arrays},
         derived=None if document["derived"] is None else _read_derived(document["derived"], arrays),
@@ -255,7 +275,12 @@ def time_origin_text(dataset: Dataset) -> str:
 
 
 def _by_name(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
-    return {key: asdict(estimate) for key, estimate in estimates.items()}
+    """An interval that is not there is null as a whole, an open end of one is null."""
+    return {key: asdict(estimate) | {"interval": _ends(estimate)} for key, estimate in estimates.items()}
+
+
+def _ends(estimate: Estimate) -> tuple[float, float] | None:
+    return None if np.isnan(estimate.interval).any() else estimate.interval
 
 
 def _per_angle(dataset: Dataset, fit: Fit) -> list[dict[str, Any]]:
@@ -287,9 +312,13 @@ def _noise_facts(facts: Mapping[str, Any]) -> NoiseFacts | None:
     return NoiseFacts(**values, pixels_source=facts["pixels_source"], shot_source=facts["shot_source"], ratio=numbers(facts["ratio"]))
 
 
+def _verdict(facts: Mapping[str, Any]) -> Verdict:
+    return Verdict(facts["name"], number(facts["p_value"]), number(facts["level"]), facts["sentence"])
+
+
 def _goodness(found: Goodness) -> dict[str, Any]:
     tests = {name: {"statistic": t.statistic, "rank": t.rank, "p_value": t.p_value} for name, t in found.tests.items()}
-    rest = {name: getattr(found, name) for name in ("angles", "scatter", "scatter_error", "scaled", "sentences")}
+    rest = {name: getattr(found, name) for name in ("angles", "scatter", "scatter_error", "scaled")}
     return {"tests": tests} | rest
 
 
@@ -300,7 +329,6 @@ def _read_goodness(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -
         scatter=number(facts["scatter"]),
         scatter_error=number(facts["scatter_error"]),
         scaled=facts["scaled"],
-        sentences=tuple(facts["sentences"]),
         **{name: arrays[f"goodness_{name}"] for name in GOODNESS_ARRAYS},
     )
 
@@ -361,6 +389,7 @@ def _data(dataset: Dataset) -> dict[str, Any]:
         "fingerprint": dataset.fingerprint,
         "q": dataset.q,
         "gap": dataset.gap,
+        "gap_assumed": dataset.gap_assumed,
         "angles": len(dataset.phi),
         "frames": dataset.n,
         "first_frame": int(dataset.frame[0]),
@@ -375,8 +404,10 @@ def _estimates(documents: Mapping[str, Any]) -> dict[str, Estimate]:
     return {key: _estimate(**facts) for key, facts in documents.items()}
 
 
-def _estimate(name: str, value: Any, error: Any, unit: str, lower: Any, upper: Any, status: Any) -> Estimate:
-    return Estimate(name, number(value), number(error), unit, _bound(lower, -np.inf), _bound(upper, np.inf), status)
+def _estimate(name: str, value: Any, error: Any, unit: str, lower: Any, upper: Any, status: Any, interval: Any) -> Estimate:
+    bounds = _bound(lower, -np.inf), _bound(upper, np.inf)
+    ends = (np.nan, np.nan) if interval is None else (_bound(interval[0], -np.inf), _bound(interval[1], np.inf))
+    return Estimate(name, number(value), number(error), unit, *bounds, status, ends)
 
 
 def _bound(value: float | None, infinity: float) -> float:

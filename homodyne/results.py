@@ -1,14 +1,20 @@
 """What a fit returns: plain, frozen values that save.py writes and load_run reads back unchanged."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 
-Status = Literal["free", "fixed", "at_bound", "undetermined"]
+Status = Literal["free", "interval", "fixed", "at_bound", "undetermined"]
+
+CONFIDENCE = 0.95
+"""Of ``Estimate.interval``."""
+QUANTILE = NormalDist().inv_cdf(0.5 * (1 + CONFIDENCE))
+SKEWED = 0.15
+"""Share of its half-width by which an end of an interval may differ from that of the linear error."""
 
 ModelRows = Callable[[int, int, int], np.ndarray]
 """model_rows(k, start, stop): rows start to stop - 1 of the map of angle k, (stop - start, n) float64; contrast + offset at i = j."""
@@ -29,7 +35,15 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class Estimate:
-    """One number with its error. error is NaN when the parameter is fixed or not determined by the data."""
+    """One number with its error.
+
+    Attributes:
+        error: one standard deviation; NaN where no symmetric error describes the number.
+        lower, upper: bounds that the user set.
+        status: ``free``: it has an error; ``interval``: only an interval; the others have neither.
+        interval: ends of the 95 % interval; an infinite end is open, NaN: there is none. With the first above the second it goes
+            through infinity: everything but what lies between the second and the first.
+    """
 
     name: str
     value: float
@@ -38,6 +52,24 @@ class Estimate:
     lower: float
     upper: float
     status: Status
+    interval: tuple[float, float] = (float("nan"), float("nan"))
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether value and error say all that the interval says."""
+        half = QUANTILE * self.error
+        bend = SKEWED * half + 1e-9 * abs(self.value)
+        return bool(np.isfinite(self.error)) and all(np.isnan(end) or abs(abs(end - self.value) - half) < bend for end in self.interval)
+
+    def holds(self, value: float) -> bool:
+        """Whether a value is in the interval."""
+        lower, upper = self.interval
+        return lower <= value <= upper if lower <= upper else value >= lower or value <= upper
+
+    def withheld(self) -> "Estimate":
+        """The same number without an error."""
+        status: Status = "undetermined" if self.status in ("free", "interval") else self.status
+        return replace(self, error=float("nan"), interval=(float("nan"), float("nan")), status=status)
 
 
 @dataclass(frozen=True)
@@ -52,6 +84,10 @@ class Curve:
     determined: bool
     best_time: float
     """Time at which the rate is best determined, s."""
+
+    def withheld(self) -> "Curve":
+        """The same curve without an error."""
+        return replace(self, error=np.full_like(self.error, np.nan), determined=False)
 
 
 @dataclass(frozen=True)
@@ -125,7 +161,6 @@ class Goodness:
         z_lag: (P, L) summed over ages; z_age: (P, A) over lags.
         scatter, scatter_error: observed over expected scatter, NaN where the number of pixels was taken from it.
         scaled: True when the number of pixels was taken from the residuals, which makes the tests conservative.
-        sentences: what the tests say.
     """
 
     tests: dict[str, Test]
@@ -139,7 +174,29 @@ class Goodness:
     scatter: float
     scatter_error: float
     scaled: bool
-    sentences: tuple[str, ...] = ()
+
+
+Judgement = Literal["good", "offset", "misfit", "failed", "untested"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What all tests of a fit together say (verdict.py).
+
+    Attributes:
+        name: ``good``: the model describes the maps within their noise; ``offset``: but for an offset that is not the expected one;
+            ``misfit``: it does not; ``failed``: the fit cannot be meant and no number has an error; ``untested``: the noise is not known.
+        p_value: of all tests together if the model is true, NaN where nothing was tested. level: below it the model is rejected.
+        sentence: the verdict in words, causes included.
+    """
+
+    name: Judgement
+    p_value: float
+    level: float
+    sentence: str
+
+
+UNTESTED = Verdict("untested", float("nan"), float("nan"), "")
 
 
 @dataclass(frozen=True)
@@ -162,8 +219,9 @@ class Fit:
         decisions: every automatic choice, with its reason.
         alternatives: physical parameters of other scalings that were fitted on the way (``auto``).
         coordinates, solution, solution_covariance: the solver's own variables, their values and covariance.
-        noise_facts: what the errors rest on. goodness: None when nothing is known of the noise.
+        noise_facts: what the errors rest on. goodness: None when nothing is known of the noise. verdict: of all its tests together.
         contrast_drift, contrast_drift_error: (P,) half the change of the contrast from the first frame to the last; None: not fitted.
+        q, gap, gap_assumed: wavevector, 1/Angstrom, and shear gap, Angstrom, that every shear rate rests on; see ``Dataset``.
         derived: quantities that follow from the parameters. profiles, contours, comparisons: what group ``uncertainty`` was asked for.
     """
 
@@ -211,10 +269,15 @@ class Fit:
     comparisons: "tuple[Comparison, ...]" = ()
     contrast_drift: np.ndarray | None = None
     contrast_drift_error: np.ndarray | None = None
+    verdict: Verdict = UNTESTED
+    q: float = float("nan")
+    gap: float = float("nan")
+    gap_assumed: bool = False
 
     @property
     def success(self) -> bool:
-        return self.outcome.success
+        """Whether the minimum was found and can be meant; whether the model holds is said by ``verdict``."""
+        return self.outcome.success and self.verdict.name != "failed"
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import numpy as np
 
 from .correlation import correlation
 from .draws import Answer, Posterior
-from .results import Curve, Derived, Estimate, Fit, Profile
+from .results import CONFIDENCE, Derived, Estimate, Fit, Profile
 
-STATUS_WORDS = {"free": "", "fixed": "fixed", "at_bound": "at bound", "undetermined": "not determined"}
+STATUS_WORDS = {"free": "", "interval": "", "fixed": "fixed", "at_bound": "at bound", "undetermined": "not determined"}
 BEYOND = "longer than the rest of the record"
 
 
@@ -33,8 +33,14 @@ def summary(fit: Fit, truth: Mapping[str, float] | None = None, posterior: Poste
     related = correlation(fit).sentence
     lines += [f"- {statement}" for statement in (*fit.decisions, *fit.statements, *derived, *([related] if related else []))]
     lines += [] if posterior is None else _posterior(posterior)
-    lines += ["", f"{'converged' if fit.success else 'NOT CONVERGED: ' + fit.outcome.value}"]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", _ending(fit)])
+
+
+def _ending(fit: Fit) -> str:
+    """Whether the fit is one."""
+    if not fit.outcome.success:
+        return f"NOT CONVERGED: {fit.outcome.value}"
+    return "converged" if fit.success else "converged, but THE FIT CANNOT BE MEANT (see above)"
 
 
 def with_error(value: float, error: float) -> tuple[str, str]:
@@ -56,15 +62,36 @@ def with_error(value: float, error: float) -> tuple[str, str]:
 
 def table(estimates: Iterable[Estimate], truth: Mapping[str, float]) -> list[str]:
     """Estimates as aligned lines, a head first; with a truth, it and the pull stand beside each."""
-    head = ["parameter", "value", "+-", "unit", ""] + (["truth", "pull"] if truth else [])
-    rows = [head]
-    for estimate in estimates:
-        value, error = with_error(estimate.value, estimate.error)
-        row = [estimate.name, value, error, estimate.unit, STATUS_WORDS[estimate.status]]
-        if truth:
-            row += _beside(estimate, truth)
-        rows.append(row)
+    rows = [["parameter", "value", "+-", "unit", "", *(["truth", "pull"] if truth else [])]]
+    rows += [_row(estimate) + (_beside(estimate, truth) if truth else []) for estimate in estimates]
     return _aligned(rows, {1, 2, 5, 6})
+
+
+def _row(estimate: Estimate) -> list[str]:
+    """Name, value, error, unit, and what stands in place of an error; a number that is not determined is not shown."""
+    if estimate.status == "undetermined":
+        return [estimate.name, "", "", estimate.unit, STATUS_WORDS["undetermined"]]
+    if estimate.status in ("free", "interval") and not estimate.symmetric:
+        return [estimate.name, f"{estimate.value:.3g}", "", estimate.unit, interval_text(estimate)]
+    if estimate.status == "at_bound":
+        return [estimate.name, f"{estimate.value:.3g}", "", estimate.unit, STATUS_WORDS["at_bound"]]
+    value, error = with_error(estimate.value, estimate.error)
+    return [estimate.name, value, error, estimate.unit, STATUS_WORDS[estimate.status]]
+
+
+def interval_text(estimate: Estimate) -> str:
+    """The 95 % interval in words; empty where there is none."""
+    lower, upper = estimate.interval
+    level = f"{100 * CONFIDENCE:g} %:"
+    if math.isnan(lower) or math.isnan(upper):
+        return ""
+    if lower > upper:
+        return f"{level} above {lower:.3g}, or below {upper:.3g}"
+    if math.isinf(upper) or math.isinf(lower):
+        known = f"above {lower:.3g}" if math.isfinite(lower) else f"below {upper:.3g}" if math.isfinite(upper) else "no limit"
+        return f"{level} {known}"
+    digits = min(upper - estimate.value, estimate.value - lower)
+    return f"{level} {with_error(lower, digits)[0]} ... {with_error(upper, digits)[0]}"
 
 
 def _aligned(rows: list[list[str]], right: set[int]) -> list[str]:
@@ -97,7 +124,7 @@ def _derived(derived: Derived) -> list[str]:
         if name.startswith("relaxation_time["):
             by_time.setdefault(name.partition("]")[2], []).append(estimate.value)
         elif math.isfinite(estimate.value):
-            rows.append([name, *with_error(estimate.value, estimate.error), estimate.unit, STATUS_WORDS[estimate.status]])
+            rows.append([name, *_row(estimate)[1:]])
         else:
             rows.append([name, "", "", "", BEYOND])
     lines = _aligned(rows, {1, 2}) if len(rows) > 1 else []
@@ -149,15 +176,28 @@ def _beside(estimate: Estimate, truth: Mapping[str, float]) -> list[str]:
 def _rates(fit: Fit) -> list[str]:
     """The best determined numbers first: each rate at its best time."""
     lines = []
-    for curve in fit.curves.values():
-        if curve.determined:
-            value, error = with_error(*_at_best(curve))
-            lines.append(f"{curve.name}({curve.best_time:.3g} s) = {value} +- {error} {curve.unit}")
+    for name, curve in fit.curves.items():
+        best = fit.rates[f"{name}_best"]
+        if best.status in ("free", "interval"):
+            lines.append(f"{name}({curve.best_time:.3g} s) = {_number(best)}{_rests_on(fit) if name == 'gamma_dot' else ''}")
+    if "gamma_dot_along" in fit.rates and fit.rates["gamma_dot_along"].status == "free":
+        along = fit.rates["gamma_dot_along"]
+        lines.append(f"{along.name} = {_number(along)}{_rests_on(fit)}")
     return [*lines, ""] if lines else []
 
 
-def _at_best(curve: Curve) -> tuple[float, float]:
-    return float(np.interp(curve.best_time, curve.t, curve.value)), float(np.interp(curve.best_time, curve.t, curve.error))
+def _rests_on(fit: Fit) -> str:
+    """Gap and wavevector, which scale every shear rate."""
+    return f"   (gap {fit.gap:g} Angstrom{', assumed' if fit.gap_assumed else ''}; q {fit.q:g} 1/Angstrom)"
+
+
+def _number(estimate: Estimate) -> str:
+    """Value, error or interval, and unit."""
+    unit = "" if estimate.unit == "1" else f" {estimate.unit}"
+    if not estimate.symmetric:
+        return f"{estimate.value:.3g}{unit} ({interval_text(estimate)})"
+    value, error = with_error(estimate.value, estimate.error)
+    return f"{value} +- {error}{unit}"
 
 
 def _range(name: str, value: np.ndarray, error: np.ndarray) -> str:

@@ -91,7 +91,7 @@ def example_fit(dataset: Dataset) -> Fit:
         value = np.asarray(power_law(*(parameters[name].value for name in law), dataset.t), dtype=np.float64)
         error = value * (0.01 + 0.02 * np.abs(np.log(dataset.t / t_ref)))
         curves[curve] = Curve(curve, unit, dataset.t, value, error, True, t_ref)
-        rates[curve] = Estimate(f"{curve}(t_ref)", float(np.interp(t_ref, dataset.t, value)), 3.0, unit, 0.0, np.inf, "free")
+        rates[f"{curve}_best"] = Estimate(f"{curve}_best", float(np.interp(t_ref, dataset.t, value)), 3.0, unit, 0.0, np.inf, "free")
     pairs = int(dataset.pairs.sum())
     dof = pairs - len(names) - 2 * count
     return Fit(

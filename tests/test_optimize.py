@@ -54,12 +54,13 @@ def test_the_covariance_holds_the_errors_of_every_named_number():
     names, covariance = fit().names, fit().covariance
     assert names == (*LAMINAR, *(f"contrast[{k}]" for k in range(5)), *(f"offset[{k}]" for k in range(5)))
     error = np.sqrt(np.diagonal(covariance))
+    # A number that has an interval instead of an error is NaN in both.
     np.testing.assert_allclose(error[:7], [fit().parameters[name].error for name in LAMINAR], rtol=1e-9)
     np.testing.assert_allclose(error[7:12], fit().contrast_error, rtol=1e-9)
     np.testing.assert_allclose(error[12:], fit().offset_error, rtol=1e-9)
     correlation = covariance / np.outer(error, error)
     np.testing.assert_allclose(correlation, correlation.T, atol=1e-12)
-    assert np.abs(correlation).max() < 1 + 1e-9
+    assert np.nanmax(np.abs(correlation)) < 1 + 1e-9
     # Contrast and offset of one map compete for the same level.
     assert np.all(np.diagonal(correlation[7:12, 12:]) < 0)
 
@@ -67,8 +68,9 @@ def test_the_covariance_holds_the_errors_of_every_named_number():
 def test_parameters_are_within_four_errors_of_the_truth():
     for name, truth in LAMINAR.items():
         estimate = fit().parameters[name]
-        assert estimate.status == "free"
-        assert abs(estimate.value - truth) < 4 * estimate.error, name
+        assert estimate.status in ("free", "interval")
+        lower, upper = (end - estimate.value for end in estimate.interval)
+        assert 2 * lower < truth - estimate.value < 2 * upper, name
     for values, errors, truth in ((fit().contrast, fit().contrast_error, 0.15), (fit().offset, fit().offset_error, 1.0)):
         assert np.all(np.abs(values - truth) < 4 * errors)
 
@@ -115,7 +117,7 @@ def test_perfect_data_are_not_called_undetermined():
     """Without noise chi2 is rounding, and everything is determined."""
     found = fitted(simulated(LAMINAR, PHI, 60, sigma=0.0))
     assert found.success
-    assert found.statements == ()
+    assert found.statements == (found.verdict.sentence,)
     for name, truth in LAMINAR.items():
         assert found.parameters[name].status == "free"
         assert found.parameters[name].value == pytest.approx(truth, rel=1e-4)

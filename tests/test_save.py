@@ -316,7 +316,7 @@ def edited(folder: Path, **changes: object) -> Path:
 
 
 def test_another_schema_version_is_refused(folder: Path) -> None:
-    with pytest.raises(DataError, match="schema_version 99; this version of homodyne reads 2"):
+    with pytest.raises(DataError, match="schema_version 99; this version of homodyne reads 3"):
         load_run(edited(folder, schema_version=99))
 
 

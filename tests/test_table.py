@@ -45,7 +45,31 @@ def test_a_parameter_that_is_not_determined_says_so_and_shows_no_error() -> None
     fit = example_fit(example_dataset())
     estimate = Estimate("alpha", -0.5, math.nan, "1", -2.0, 2.0, "undetermined")
     line = next(line for line in summary(replace(fit, parameters={"alpha": estimate})).splitlines() if line.startswith("alpha"))
-    assert line.split() == ["alpha", "-0.5", "1", "not", "determined"]
+    assert line.split() == ["alpha", "1", "not", "determined"]
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [
+        ((2.0e4, 7.13e4), "95 %: 20000 ... 71000"),
+        ((2.0e4, math.inf), "95 %: above 2e+04"),
+        ((-math.inf, 5.0e4), "95 %: below 5e+04"),
+        ((2.0e4, -3.0e3), "95 %: above 2e+04, or below -3e+03"),
+    ],
+)
+def test_a_crooked_interval_takes_the_place_of_the_error(interval: tuple[float, float], words: str) -> None:
+    fit = example_fit(example_dataset())
+    estimate = Estimate("D0", 3.0e4, math.nan, "Angstrom^2/s", -math.inf, math.inf, "interval", interval)
+    line = next(line for line in summary(replace(fit, parameters={"D0": estimate})).splitlines() if line.startswith("D0"))
+    assert line.split(None, 3) == ["D0", "3e+04", "Angstrom^2/s", words]
+
+
+def test_a_straight_interval_adds_nothing_to_the_error() -> None:
+    estimate = Estimate("D0", 100.0, 10.0, "1", -math.inf, math.inf, "free", (80.4, 119.6))
+    assert estimate.symmetric
+    assert not replace(estimate, interval=(80.4, 140.0)).symmetric
+    assert replace(estimate, interval=(math.inf, 90.0)).holds(85.0)
+    assert not replace(estimate, interval=(120.0, 90.0)).holds(100.0)
 
 
 def test_equal_contrasts_are_one_number_and_different_ones_a_range() -> None:

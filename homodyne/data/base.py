@@ -24,6 +24,9 @@ from .reading import Rules, read_maps
 Positive = Annotated[float, Field(gt=0)]
 Frame = Annotated[int, Field(ge=1)]
 
+ASSUMED_GAP = 2.0e6
+"""Angstrom, where the user gives none: the gap of the cells that most shear measurements are made in. No file says it."""
+
 
 class AbstractData(Option, ABC):
     """A source of two-time maps."""
@@ -58,7 +61,7 @@ class AbstractFile(AbstractData, ABC):
         mask: null or an .npy file, (frames, frames) bool, True = use.
         nonfinite: what an isolated non-finite value is: an error, or masked.
         dt: time between frames, s; null = as the file says.
-        gap: shear gap, Angstrom.
+        gap: shear gap, Angstrom; null: ASSUMED_GAP, and the result says that it is assumed.
         time_origin: null: the first selected frame is t = 0 and dropped; else its time, s, and nothing is dropped.
         storage: where the packed maps are kept: memory, or disk (a temporary folder).
     """
@@ -72,7 +75,7 @@ class AbstractFile(AbstractData, ABC):
     mask: str | None
     nonfinite: Literal["error", "mask"]
     dt: Positive | None
-    gap: Positive
+    gap: Positive | None
     time_origin: Positive | None
     storage: Literal["memory", "disk"]
 
@@ -141,7 +144,8 @@ class AbstractFile(AbstractData, ABC):
             tiles=maps.tiles,
             phi=selection.normalise(contents.phi[maps.kept]).astype(np.float64),
             q=q,
-            gap=self.gap,
+            gap=ASSUMED_GAP if self.gap is None else self.gap,
+            gap_assumed=self.gap is None,
             t=t,
             frame=number,
             diagonal=maps.diagonal,

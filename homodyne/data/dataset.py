@@ -41,7 +41,7 @@ class Dataset:
             An array, a memory map, or anything that slices like one along the first two axes.
         phi: (P,) azimuth of each map, degrees.
         q: wavevector, 1/Angstrom.
-        gap: shear gap L (stator to rotor), Angstrom.
+        gap: shear gap L (stator to rotor), Angstrom. gap_assumed: nobody has given it.
         t: (n,) time of each frame, s, uniform and > 0; t = 0 is one step before the first frame unless time_origin was set.
         frame: (n,) number of each frame in the file, counted from 1.
         diagonal: (P, n) raw diagonal c2(i, i) as stored; NaN where unknown.
@@ -61,6 +61,7 @@ class Dataset:
     counts: np.ndarray
     provenance: Provenance
     truth: Truth | None = field(default=None)
+    gap_assumed: bool = False
 
     def __post_init__(self) -> None:
         n, count = len(self.t), len(self.phi)

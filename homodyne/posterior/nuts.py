@@ -60,7 +60,9 @@ class FullChains(Option):
                 "sampling_seconds": found.seconds,
             },
             decisions=(f"{question.width}: {text}",),
-            statements=() if good else (f"chains are not good enough in width {question.width}: {text}; accepted: {limits}",),
+            statements=()
+            if good
+            else (f"chains are not good enough in width {question.width}: {text}; accepted: {limits}{question.hint}",),
         )
 
     def run(self, question: "Question", target, start: np.ndarray) -> "Chains":

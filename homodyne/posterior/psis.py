@@ -41,7 +41,7 @@ class Weighing(Option):
             decisions=(f"{question.width}: {text}",),
             statements=()
             if good
-            else (f"importance weights are not reliable in width {question.width}: {text}; accepted: posterior=nuts",),
+            else (f"importance weights are not reliable in width {question.width}: {text}; accepted: posterior=nuts{question.hint}",),
         )
 
     def weigh(self, question: "Question") -> tuple["Weighted", int]:

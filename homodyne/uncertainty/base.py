@@ -13,7 +13,7 @@ from ..mode.base import AbstractMode, Model
 from ..noise.base import AbstractNoise, Minimised, Noise
 from ..optimizer.trust_region import Solver, Tolerances
 from ..per_angle_scaling.base import AbstractPerAngleScaling
-from ..results import Comparison, Contour, Derived, Outcome, Profile
+from ..results import UNTESTED, Comparison, Contour, Derived, Outcome, Profile, Verdict
 from ..settings import Option
 
 
@@ -40,6 +40,7 @@ class Estimated:
     tolerances: Tolerances
     interrupted: Callable[[], None]
     watching: Callable[[], AbstractContextManager[None]]
+    verdict: Verdict = UNTESTED
 
     @property
     def model(self) -> Model:
