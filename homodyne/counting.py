@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.optimize import brentq
 
 from .covariance import AngleSums, Counting, angle_sums
 from .data import Dataset
 from .pairsums import WeightedLoss, ramp
-from .problem import Evaluation, Information, Problem
+from .problem import Evaluation, Information, Problem, information
 
 FEWEST_FRAMES = 10.0
 """Independent frames below which the scatter of the residuals says nothing about N."""
@@ -199,26 +200,82 @@ def _from_residuals(
     problem: Problem, evaluation: Evaluation, pixels: np.ndarray, known: np.ndarray, loss: WeightedLoss | None
 ) -> tuple[np.ndarray, str]:
     """(P, n) shot noise from residuals alone: their variance when N is known, else the correlation of those that share a frame."""
-    n = len(problem.model.t)
-    sums = angle_sums(problem, evaluation, Counting(np.zeros((len(pixels), n)), pixels), loss)
+    found, shape = _Residuals.of(problem, evaluation, loss), (len(pixels), len(problem.model.t))
     b = np.maximum(evaluation.contrast, 1e-12)
-    parts = np.array([part.images.neighbours for part in sums])
     if known.all():
-        _, squares, _, _, hh, pairs = parts.T
-        square = pixels * squares - b**2 * hh
-        level = np.sqrt(np.maximum(square, 0.0) / np.maximum(pairs, 1.0)) - b
-        shot = np.broadcast_to(np.maximum(level, 0.0)[:, None], (len(pixels), n))
-        return shot, "the scatter of the residuals and the number of pixels"
-    # All angles together, each in units of its own scatter: the correlation of one is too uncertain to divide by.
-    weight = np.where(parts[:, 1] > 0, parts[:, 5] / np.where(parts[:, 1] > 0, parts[:, 1], 1.0), 0.0)
-    pairs = parts[:, 5].sum()
-    ratio = float(weight @ parts[:, 0] / pairs) if pairs else 0.0
-    h_next, hh_next, hh = (float(parts[:, k].sum() / pairs) if pairs else 0.0 for k in (2, 3, 4))
-    # y = (b + s)/b from ratio = (y h_next + hh_next)/(y^2 + hh), all of them means over pairs.
-    ratio = max(ratio, 1 / MOST_SHOT)
-    half = 0.5 * h_next / ratio
-    y = min(half + np.sqrt(max(half**2 - (hh - hh_next / ratio), 0.0)), MOST_SHOT)
-    shot = np.broadcast_to((max(y - 1, 0.0) * b)[:, None], (len(pixels), n))
-    if y <= 1:
-        return shot, "nothing, set to zero: neither counts nor the raw diagonal are known, and an upper bound of the errors results"
+        levels = [found.level_of_scatter(angle, number) for angle, number in enumerate(pixels)]
+        return np.broadcast_to((levels * b)[:, None], shape), "the scatter of the residuals and the number of pixels"
+    level = found.level_of_neighbours()
+    shot = np.broadcast_to((level * b)[:, None], shape)
+    if level >= MOST_SHOT:
+        return shot, "residuals that share a frame, which do not agree at all: of shot noise and pixel number only shot^2/pixels is known"
+    if level == 0:
+        return shot, "nothing, set to zero: residuals that share a frame agree as closely as without shot noise"
     return shot, "how far residuals that share a frame agree: neither counts nor the raw diagonal are known"
+
+
+@dataclass(frozen=True)
+class _Residuals:
+    """Second moments of the residuals, seen and expected with one pixel per map, as polynomials of the shot noise in units of the contrast.
+
+    The fit takes away part of what it is fitted to, tr(A^-1 V): of the sum of squares, and as much of the products of neighbours, because
+    derivatives hardly change from one frame to the next. Both expectations contain what speckle adds near the diagonal.
+
+    Attributes:
+        squares, products: (P,) seen, sum of r_ij^2 and, over the pairs that have a neighbour, of r_ij r_i,j+1. usual: (P,) sum of
+            r_ij^2 over those pairs. pairs: (P,) their number. share: (P,) of all pairs.
+        variance, covariance: (P, 3) what N times squares and N times products are expected to be: coefficients of level^2, level, 1.
+    """
+
+    squares: np.ndarray
+    products: np.ndarray
+    usual: np.ndarray
+    pairs: np.ndarray
+    share: np.ndarray
+    variance: np.ndarray
+    covariance: np.ndarray
+
+    @classmethod
+    def of(cls, problem: Problem, evaluation: Evaluation, loss: WeightedLoss | None) -> "_Residuals":
+        # Everything is quadratic in the shot noise, so three levels tell it for all.
+        levels, count, n = np.array([0.0, 2.0, 10.0]), len(evaluation.contrast), len(problem.model.t)
+        b, fitted = np.maximum(evaluation.contrast, 1e-12), information(evaluation, problem)
+        variance, taken = np.empty((2, len(levels), count))
+        for at, level in enumerate(levels):
+            shot = np.broadcast_to((level * b)[:, None], (count, n))
+            sums = angle_sums(problem, evaluation, Counting(shot, np.ones(count)), loss)
+            for k, part in enumerate(sums):
+                expand = expansion(fitted, k, count)
+                size = len(expand)
+                variance[at, k] = part.images.variance
+                taken[at, k] = np.sum(fitted.bread * (expand.T @ part.covariance[:size, :size] @ expand))
+        variance, taken = (np.linalg.solve(np.vander(levels, 3), part).T for part in (variance, taken))
+        squares, every, speckle = (np.array([getattr(part.images, name) for part in sums]) for name in ("squares", "pairs", "speckle"))
+        products, usual, h_next, hh_next, _, pairs = np.array([part.images.neighbours for part in sums]).T
+        # Near the diagonal pixels have b^3 (4 h - 4 h^2 + 2 h^3) + b^2 s (2 h - h^2) in common with their neighbours, twice the last in
+        # their own variance.
+        share = np.divide(pairs, every, out=np.zeros(count), where=every > 0)
+        near = share * (variance[:, 2] - speckle), 0.5 * share * (variance[:, 1] - 2 * b**2 * every)
+        common = np.stack([np.zeros(count), b**2 * h_next + near[1], b**2 * (h_next + hh_next) + near[0]], axis=1)
+        return cls(squares, products, usual, pairs, share, variance - taken, common - share[:, None] * taken)
+
+    def level_of_scatter(self, angle: int, pixels: float) -> float:
+        """Shot noise over contrast of one angle at which its residuals scatter as expected of so many pixels; 0 where they scatter less."""
+        a, half, c = self.variance[angle] * [1.0, 0.5, 1.0] - [0.0, 0.0, pixels * self.squares[angle]]
+        return float((-half + np.sqrt(half**2 - a * c)) / a) if a > 0 and c < 0 else 0.0
+
+    def level_of_neighbours(self) -> float:
+        """The same from how far residuals that share a frame agree, all angles together: that of one is too uncertain to divide by."""
+        used = np.flatnonzero((self.usual > 0) & (self.pairs > 0))
+        weight = self.pairs[used]
+        seen = float(weight @ (self.products[used] / self.usual[used]))
+
+        def excess(logarithm: float) -> float:
+            powers = np.expm1(logarithm) ** np.array([2, 1, 0])
+            scale = self.share[used] * (self.variance[used] @ powers)
+            return seen - float(weight @ (self.covariance[used] @ powers / scale))
+
+        most = float(np.log1p(MOST_SHOT))
+        if not len(used) or excess(0.0) >= 0:
+            return 0.0
+        return MOST_SHOT if excess(most) <= 0 else float(np.expm1(brentq(excess, 0.0, most, xtol=1e-4)))

@@ -147,6 +147,8 @@ class Fitted:
         found = goodness(self.minimum, self.noise)
         if found is None:
             return None
+        if not self.noise.testable:
+            return found
         count = len(self.dataset.phi)
         offset = offset_test(self.offset, self.scaling_covariance[:count, :count])
         return replace(found, tests=found.tests | {offset.name: offset})
@@ -246,9 +248,9 @@ class Fitted:
         return expand @ self.noise.covariance[size:, size:] @ expand.T
 
     def equality_test(self) -> tuple[float, int, float]:
-        """Wald test of equal contrast and offset at all angles, with this fit's covariance; NaN when that is not known."""
+        """Wald test of equal contrast and offset at all angles, with this fit's covariance; NaN when that does not bear a test."""
         count = len(self.dataset.phi)
-        if not self.noise.known:
+        if not self.noise.known or not self.noise.testable:
             return np.nan, 0, np.nan
         values = np.concatenate([self.offset, self.contrast])
         contrast = np.zeros((2 * (count - 1), 2 * count))
@@ -273,10 +275,11 @@ def fit(job: "Job", dataset: Dataset, folder: Path | None) -> tuple[Fit, ModelRo
         The Fit, a function that gives rows of the fitted maps, and what group ``posterior`` starts from.
 
     Raises:
-        ConfigError: group ``uncertainty`` names what the record does not hold.
+        ConfigError: group ``uncertainty`` names what the record does not hold, or group ``hardware`` what is not there.
         FitError: resume was asked for and the checkpoint does not allow it.
     """
     begin = time.perf_counter()
+    job.hardware.configure()
     model = job.mode.bind(dataset.t, dataset.q, dataset.gap, dataset.phi)
     job.uncertainty.check_model(model)
     fine, coarse = bin_maps(dataset.tiles, dataset.n)

@@ -16,6 +16,7 @@ import numpy as np
 
 from .cells import Cells, CellSums
 from .data import Dataset
+from .hardware.base import use_float64
 from .mode.base import Model
 from .pairsums import LEVEL, Moments, Order, PairSums, PixelSums, Reweighting, WeightedLoss, frame_contrast
 from .per_angle_scaling.base import Design
@@ -58,6 +59,7 @@ class PixelSource:
     """
 
     def __init__(self, dataset: Dataset, *, threads: int, tiles_at_once: int, weights=None, reweighting: Reweighting | None = None) -> None:
+        use_float64()
         self.dataset, self.reweighting = dataset, reweighting
         self.kernel = PixelSums(dataset.tiles, dataset.n, weights=weights, threads=threads, tiles_at_once=tiles_at_once)
 
@@ -97,6 +99,7 @@ class CellSource:
     """Cells of a Dataset (cells.py)."""
 
     def __init__(self, cells: Cells, phi: np.ndarray) -> None:
+        use_float64()
         self.cells = cells
         self._kernel = CellSums(cells, phi)
 

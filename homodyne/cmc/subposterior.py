@@ -17,7 +17,7 @@ from ..bayes import chain_checks
 from ..chains import Chains, Settings, sample, sample_together
 from ..decay_sums import fixed_sums, pixels_of
 from ..density import Density
-from ..hardware.base import available_cores
+from ..hardware.base import available_cores, use_float64
 from ..strips import Strips
 from ..target import Target, from_box, locate
 from ..tasks import Work
@@ -77,6 +77,7 @@ class _Ready:
 
 
 def _prepared(inputs: Inputs, facts: Mapping[str, Any]) -> _Ready:
+    use_float64()
     everything, mode, root = pickle.loads(inputs["common"].tobytes())
     strips = Strips(inputs["values"], inputs["rows"], inputs["blocks"], int(inputs["frames"]))
     density = Density(**{**everything, "pixels": pixels_of(strips), "fixed": fixed_sums(strips)})

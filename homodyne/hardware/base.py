@@ -1,6 +1,7 @@
 """Where a run computes: device, threads and how much at a time. It changes speed and memory, and no number.
 
-``configure`` is the first line of a run, before anything has touched a device: precision and platform cannot change after that.
+``configure`` is the first line of a run and of ``optimize.fit``, before anything has touched a device: the platform cannot change after
+that. What computes without a job (a model, a source of pixels) calls ``use_float64`` itself.
 """
 
 import os
@@ -53,7 +54,7 @@ class AbstractHardware(Option, ABC):
         """
         # Angles and chunks of tiles already share the cores; threads of BLAS below them would only wait for each other.
         threadpool_limits(1, user_api="blas")
-        jax.config.update("jax_enable_x64", True)
+        use_float64()
         # "cuda", not "gpu": a list of platforms is tried as it stands, and JAX would look for ROCm as well under the name "gpu".
         jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda,cpu"}[self.platform])
         if self.compilation_cache:
@@ -71,8 +72,6 @@ class AbstractHardware(Option, ABC):
                 f"hardware={self.platform}: JAX computes on {found} (no {self.platform} is visible to it, or this process has already "
                 f"used another device); {self.advice}"
             )
-        if jax.numpy.zeros(()).dtype != "float64":
-            raise ConfigError(f"hardware={self.platform}: JAX does not give float64; unset JAX_ENABLE_X64 and start a new process")
 
     def describe(self) -> dict[str, str | int]:
         """What the run computed on, for the record. Call after ``configure``."""
@@ -86,6 +85,23 @@ class AbstractHardware(Option, ABC):
             "tiles_at_once": self.tiles_at_once,
             "host": node(),
         }
+
+
+def use_float64() -> None:
+    """Switch JAX to float64 in every thread of this process; touches no device. Calling it again changes nothing.
+
+    A minimum of chi2 over millions of pixels is not resolved in float32.
+
+    Raises:
+        ConfigError: the caller holds JAX in float32.
+    """
+    # The process-wide value: a block of jax.enable_x64(True) would not reach the threads that sum pixels.
+    jax.config.update("jax_enable_x64", True)
+    if jax.numpy.result_type(float) != "float64":
+        raise ConfigError(
+            "hardware: JAX is held in float32 here by jax.enable_x64(False); accepted: to call homodyne outside of that block (it computes "
+            "in float64 and switches JAX to it)"
+        )
 
 
 def available_cores() -> int:

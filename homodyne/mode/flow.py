@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import register_dataclass
 
+from ..hardware.base import use_float64
 from ..pairsums import Depends, Pair
 from ..physics import SHEAR, SHEAR_KERNELS, TRANSPORT, cumulative, decay, field_correlation, phase_per_strain
 from .base import Model, ParameterSettings
@@ -69,6 +70,7 @@ class FlowModel:
     @classmethod
     def bind(cls, parameters: Mapping[str, ParameterSettings], t, q, gap, phi, shear_kernel: str | None) -> "FlowModel":
         """The model of the given parameter settings; ``shear_kernel`` None means no shear."""
+        use_float64()
 
         def law(names: tuple[str, str, str], scale: float, low: float, high: float) -> RateLaw:
             unit = UNITS[names[0]]

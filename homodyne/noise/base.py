@@ -60,6 +60,7 @@ class Noise:
         covariance: of (u, coefficients) in the order of ``Information.bread``; NaN when the data cannot tell.
         text: what it assumes, in a sentence. reason: why ``auto`` chose it, else empty.
         statements: what the user should know about the noise. counted, scatter: see counting.py; None when not looked at.
+        testable: False where the errors are too rough for tests of hypotheses (equality between angles, offset 1).
         moved: the point of maximum likelihood, when the option has its own. likely: that likelihood, for a posterior.
     """
 
@@ -70,6 +71,7 @@ class Noise:
     statements: tuple[str, ...] = ()
     counted: Counted | None = None
     scatter: Scatter | None = None
+    testable: bool = True
     moved: "Moved | None" = None
     likely: "Likely | None" = None
 

@@ -24,6 +24,11 @@ from ..tiles import TILE
 from .base import AbstractNoise, Minimised, Noise
 
 MEMORY_BINS, ENOUGH_BINS = 512, 256
+ROUGH = (
+    "errors of noise=frame_clustered are too short where correlations are strong (docs/noise.md): whether the offset is 1 and whether "
+    "contrast and offset differ between angles is not tested; accepted: noise=auto or noise=sandwich"
+)
+"""Its residuals have lost what the fit took away, and a record holds few correlation times."""
 
 
 class FrameClustered(AbstractNoise):
@@ -62,7 +67,7 @@ class FrameClustered(AbstractNoise):
         larger = np.sqrt(np.maximum(np.maximum(np.diagonal(first), np.diagonal(second)), 0.0))
         stretch = np.where(base > 0, larger / np.where(base > 0, base, 1.0), 1.0)
         text = f"from residuals, correlated within {width:.0f} frames; larger of tensor and two-way clustering"
-        return Noise(self.name, np.outer(stretch, stretch) * first, text)
+        return Noise(self.name, np.outer(stretch, stretch) * first, text, statements=(ROUGH,), testable=False)
 
     @staticmethod
     def _bin_size(n: int, width: float) -> int:

@@ -31,7 +31,7 @@ class Auto(AbstractPerAngleScaling):
         statistic, dof, p_value = individual.equality_test()
         test = f"equal contrast and offset at all angles: Wald chi2 {statistic:.1f} for {dof}, p = {p_value:.2g}"
         if not dof:
-            return individual, {}, "per_angle_scaling auto -> individual: the noise is not known, nothing to test with"
+            return individual, {}, "per_angle_scaling auto -> individual: equality of the angles is not tested, the errors do not bear it"
         if p_value < self.significance:
             return individual, {}, f"per_angle_scaling auto -> individual ({test}, below {self.significance:g})"
         averaged = fit(self._candidate(Averaged).design(dataset, pixel_variance))

@@ -17,7 +17,7 @@ def unequal(name: str):
     return fitted(simulated(LAMINAR, PHI, 60, seed=6, contrast=SPREAD), per_angle_scaling=name)
 
 
-@pytest.mark.parametrize("noise", ["iid", "frame_clustered"])
+@pytest.mark.parametrize("noise", ["iid", "sandwich"])
 def test_auto_chooses_individual_when_contrasts_differ_by_ten_percent(noise):
     fit = fitted(simulated(LAMINAR, PHI, 60, seed=6, contrast=SPREAD), per_angle_scaling="auto", noise=noise)
     assert fit.scaling == "individual"
@@ -25,12 +25,21 @@ def test_auto_chooses_individual_when_contrasts_differ_by_ten_percent(noise):
     np.testing.assert_allclose(fit.contrast, unequal("individual").contrast, rtol=1e-6)
 
 
-@pytest.mark.parametrize("noise", ["iid", "frame_clustered"])
+@pytest.mark.parametrize("noise", ["iid", "sandwich"])
 def test_auto_chooses_averaged_when_angles_are_equal_and_keeps_both_answers(noise):
     fit = fitted(simulated(LAMINAR, PHI, 60, seed=6), per_angle_scaling="auto", noise=noise)
     assert fit.scaling == "averaged"
     assert "auto -> averaged" in fit.decisions[0]
     assert set(fit.alternatives["individual"]) == set(LAMINAR)
+
+
+def test_auto_does_not_test_with_errors_that_reject_true_models():
+    fit = fitted(simulated(STATIC, (0.0, 45.0, 90.0), 60, seed=6), mode="static", per_angle_scaling="auto", noise="frame_clustered")
+    assert fit.scaling == "individual"
+    assert "equality of the angles is not tested" in fit.decisions[0]
+    assert fit.goodness is not None
+    assert "offset" not in fit.goodness.tests
+    assert any("whether the offset is 1" in line and "not tested" in line for line in fit.statements)
 
 
 def test_auto_is_individual_below_three_angles():
