@@ -48,6 +48,8 @@ class Regime:
     rate: float = 14.0
     shear: float = 6.0
     beta: float = -0.2
+    slope: float = 0.0
+    static_bins: int = 1
     details: dict = field(default_factory=dict)
 
 
@@ -106,8 +108,11 @@ def simulated(regime: Regime, seed: int):
     from homodyne.tiles import pack
 
     detector = {"pixels": regime.pixels, "pixels_per_speckle": regime.per_speckle, "layers": None, "photons": regime.photons}
+    detector |= {"slope": regime.slope, "static_bins": regime.static_bins}
     sample = {"q": Q, "gap": GAP, "dt": DT, "frames": regime.n, "contrast": regime.contrast, "mode": regime.mode}
     data = simulate(truth_of(regime), regime.phi, **sample, noise="speckle", seed=seed, threads=1, **detector)
+    if "bare" in regime.details:
+        data = replace(data, pixels=np.full(len(data.phi), np.nan), counts=np.full(data.diagonal.shape, np.nan), weights=None)
     if "masked" in regime.details:
         i = np.arange(regime.n)
         hidden = np.abs(i[:, None] - i) <= 3

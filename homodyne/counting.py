@@ -79,6 +79,7 @@ def count(problem: Problem, evaluation: Evaluation, dataset: Dataset, pixels: fl
     if not known.all():
         known[:] = False
     number = np.where(known, given, 1.0)
+    weights = dataset.weights if dataset.weights is not None and dataset.weights.known and known.all() else None
     pixels_text = "noise.pixels" if pixels is not None else "pixel counts of the file" if known.all() else "the scatter of the residuals"
     counts = _counts(dataset)
     diagonal = np.asarray(dataset.diagonal, dtype=np.float64)
@@ -87,9 +88,15 @@ def count(problem: Problem, evaluation: Evaluation, dataset: Dataset, pixels: fl
         excess = excess - evaluation.drift[:, None] * ramp(dataset.n)
     bias = np.where(known, 1 - 1 / np.maximum(number, 1.0), 1.0)[:, None]
     if not np.isnan(counts).all(axis=1).any():
-        shot, text = bias / np.where(counts > 0, counts, np.nan), "mean counts of the file"
-        statements = _disagreement(excess, shot, number, evaluation.contrast, dataset.pairs > 0) if known.all() else []
+        single = bias / np.where(counts > 0, counts, np.nan)
+        shot, seen_there, text = single, single, "mean counts of the file"
+        if weights is not None:
+            longer = (weights.baseline + evaluation.contrast * weights.groups)[:, None] / np.where(counts > 0, counts, np.nan)
+            shot, seen_there = weights.shot[:, None] * longer, weights.on_diagonal[:, None] * longer
+            number, text = number * weights.pixels / dataset.pixels, "mean counts of the file and how unequal its pixels are"
+        statements = _disagreement(excess, seen_there, number, evaluation.contrast, dataset.pairs > 0) if known.all() else []
     elif np.isfinite(diagonal).any(axis=1).all():
+        weights = None
         level = np.maximum(np.nanmean(excess, axis=1, keepdims=True), 0.0)
         shot, text, statements = np.broadcast_to(level, diagonal.shape), "the raw diagonal", []
         if not known.all():
@@ -102,12 +109,13 @@ def count(problem: Problem, evaluation: Evaluation, dataset: Dataset, pixels: fl
                     "that allows: the diagonal is not that of a speckle map, and is not used",
                 ]
     else:
+        weights = None
         shot, text = _from_residuals(problem, evaluation, number, known, loss)
         statements = []
     middle = np.array([[np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else 0.0] for row in shot])
     # A frame without photons is masked everywhere: its shot noise meets no image.
     shot = np.where(np.isfinite(shot), shot, middle)
-    return Counted(Counting(shot, number), known, pixels_text, text, tuple(statements))
+    return Counted(Counting(shot, number, weights=weights), known, pixels_text, text, tuple(statements))
 
 
 def scatter(sums: Sequence[AngleSums], information: Information, counting: Counting) -> Scatter:

@@ -12,16 +12,18 @@ noise), Gam the signed g1 (h = Gam o Gam), G_a symmetric images with zero diagon
 Where the contrast drifts, a_i^2 b at frame i, every cumulant carries one factor a for each frame in it: Gam_ij sqrt(a_i a_j) for Gam.
 Fourth cumulant and normalisation by the mean of each frame nearly cancel: half of the correction is worse than none. When a speckle
 covers several pixels, r = sum of the squared |field correlation|^2 between pixels and r1 its first power enter where both pixels of
-a product carry speckle. Source: docs/noise.md, docs/theory.md.
+a product carry speckle. Where pixels have unequal means, the product, the mean of a frame in it and the mean that it is divided by carry
+different weights, and rowsum(G_a) no longer cancels (``Unequal``). Source: docs/noise.md, docs/theory.md.
 """
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import jax.numpy as jnp
 import numpy as np
 
+from .data.pixel_weights import PixelWeights
 from .images import Bins, Classes, Images, Overlaps, Point, derivative_images, overlaps
 from .pairsums import Moments, Pair, WeightedLoss
 from .problem import Evaluation, PixelSource, Problem, states_and_slopes
@@ -36,23 +38,42 @@ class Counting:
         shot: (P, n) variance of shot noise of a frame relative to its squared mean, about 1/(mean count).
         pixels: (P,) detector pixels that were averaged.
         r, r1: sums over a speckle of the squared and of the plain |field correlation|^2 between pixels; 1 for small speckles.
+        weights: of unequal pixels, whose baseline is then in ``shot`` and whose effective number is ``pixels``; None: all alike.
     """
 
     shot: np.ndarray
     pixels: np.ndarray
     r: float = 1.0
     r1: float = 1.0
+    weights: PixelWeights | None = None
+
+
+@dataclass(frozen=True)
+class Unequal:
+    """Pixels of one angle that are not alike, as in ``PixelWeights``; the values of equal pixels unless given."""
+
+    baseline: float = 1.0
+    mixed: float = 1.0
+    own: float = 1.0
+    shot_once: float = 1.0
+    shot_mixed: float = 1.0
+    shot_own: float = 1.0
+
+    @classmethod
+    def of(cls, weights: PixelWeights | None, angle: int) -> "Unequal":
+        return cls() if weights is None else cls(*(float(getattr(weights, one.name)[angle]) for one in fields(cls)))
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Statistics of the bins of frames of one angle: signed g1 (b, b), shot noise of a bin (b,), contrast, r, r1."""
+    """Statistics of the bins of frames of one angle: signed g1 (b, b), shot noise of a bin (b,), contrast, r, r1, pixels."""
 
     field: np.ndarray
     shot: np.ndarray
     contrast: float
     r: float
     r1: float
+    unequal: Unequal = Unequal()
 
 
 @dataclass(frozen=True)
@@ -76,8 +97,10 @@ def map_covariance(binned: np.ndarray, exact_shot: np.ndarray, frames: Frames) -
         binned: (k, b, b) images summed over bins of frames. exact_shot: (k, k) sum over single pairs of s_i s_j (1 + b h) G_a G_b,
             which bins smear; NaN where bins will do.
     """
-    b, count = frames.contrast, len(binned)
-    gam, s = frames.field.astype(binned.dtype), frames.shot.astype(binned.dtype)
+    # In units of the baseline, which multiplies every value of the map.
+    unequal, count = frames.unequal, len(binned)
+    b, exact_shot = frames.contrast / unequal.baseline, exact_shot / unequal.baseline**2
+    gam, s = frames.field.astype(binned.dtype), (frames.shot / unequal.baseline).astype(binned.dtype)
     h = gam**2
 
     def traces(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -88,7 +111,7 @@ def map_covariance(binned: np.ndarray, exact_shot: np.ndarray, frames: Frames) -
         return np.ascontiguousarray(x.transpose(0, 2, 1))
 
     h_g = _products(h, binned)
-    mixed = b * traces(h_g * s, binned)
+    mixed = b * unequal.shot_once * traces(h_g * s, binned)
     # Where both pixels of a product carry speckle, r counts pairs of pixels.
     total = 0.5 * frames.r * b**2 * traces(h_g, swapped(h_g)) + 0.5 * (mixed + mixed.T)
     smooth = np.isnan(exact_shot[:, -1])
@@ -100,14 +123,32 @@ def map_covariance(binned: np.ndarray, exact_shot: np.ndarray, frames: Frames) -
     p = binned * gam
     gam_p = _products(gam, p)
     total += 0.5 * b**3 * (2 * frames.r1 + frames.r) * traces(gam_p, swapped(gam_p))
-    mixed = 2 * b**2 * traces(gam_p * s, p)
+    mixed = 2 * b**2 * unequal.shot_once * traces(gam_p * s, p)
     total += 0.5 * (mixed + mixed.T)
     rows = b * (binned * h).sum(axis=2)
-    x = frames.r1 * b**2 * (gam_p * gam).sum(axis=2) + s * rows
-    cross = x @ rows.T
-    total += rows @ (frames.r1 * b * h @ rows.T + s[:, None] * rows.T) - cross - cross.T
+    total += _of_means(binned.sum(axis=2), rows, frames.r1 * b**2 * (gam_p * gam).sum(axis=2), frames.r1 * b * h, s, unequal)
     assert total.shape == (count, count)
-    return 0.5 * (total + total.T).astype(np.float64)
+    return 0.5 * unequal.baseline**2 * (total + total.T).astype(np.float64)
+
+
+def _of_means(plain: np.ndarray, rows: np.ndarray, third: np.ndarray, between: np.ndarray, s: np.ndarray, unequal: Unequal) -> np.ndarray:
+    """(k, k) what the means of frames add: those inside the products, and those that the products are divided by.
+
+    Args:
+        plain, rows: (k, b) row sums of the images, and of the images times contrast and h. third: (k, b) third cumulant of a product
+            with a frame, without shot noise. between: (b, b) covariance of frames without shot noise. s: (b,) shot noise.
+    """
+    divided = rows + plain
+    if unequal == Unequal():
+        # Of equal pixels both means are the same, and the plain row sums cancel.
+        plain, divided = np.zeros_like(plain), rows
+    inside = (third + unequal.shot_once * s * rows) @ plain.T
+    cross = inside - (unequal.mixed * third + unequal.shot_mixed * s * rows) @ divided.T
+    total = cross + cross.T
+    total += plain @ (between @ plain.T + unequal.shot_once * s[:, None] * plain.T)
+    both = plain @ (unequal.mixed * between @ divided.T + unequal.shot_mixed * s[:, None] * divided.T)
+    total += divided @ (unequal.own * between @ divided.T + unequal.shot_own * s[:, None] * divided.T)
+    return total - both - both.T
 
 
 def _products(matrix: np.ndarray, images: np.ndarray) -> np.ndarray:
@@ -168,7 +209,8 @@ def angle_sums(
         if point.drift is not None and point.contrast > 0:
             along = np.maximum(bins.mean(point.contrast_along) / point.contrast, 0.0)
             field = field * np.outer(along, along) ** 0.25
-        frames = Frames(field, bins.mean(shot) / bins.size, contrast[angle], counting.r, counting.r1)
+        unequal = Unequal.of(counting.weights, angle)
+        frames = Frames(field, bins.mean(shot) / bins.size, contrast[angle], counting.r, counting.r1, unequal)
         covariance = map_covariance(binned, gram, frames) / counting.pixels[angle]
         return AngleSums(replace(images, binned=images.binned[:, :0, :0]), extras, covariance, _participation(frames, bins, shot))
 

@@ -24,6 +24,7 @@ from .data import aps_legacy, aps_u, npz, nxxpcs
 from .data.contents import ranges_text
 from .data.dataset import Dataset, Provenance, Truth
 from .data.hdf5 import TRUTH
+from .data.pixel_weights import PixelWeights, pixel_weights
 from .physics import SHEAR, SHEAR_KERNELS, TRANSPORT, cumulative, phase_per_strain, power_law, two_time
 from .speckle import BEAM_OFF, FieldSource, Recording, Speckle, beam_intensity, flow_fields, record
 from .tiles import TILE, pack, tile_count
@@ -65,7 +66,7 @@ def simulate(
         noise: ``gaussian`` or ``speckle``.
         threads: angles computed side by side with speckle; None: one per core. Changes no number.
         **speckle: with ``noise="speckle"``: pixels, pixels_per_speckle, layers, photons, beam_drift, bad_frames, heterogeneity,
-            contrast_drift, as ``speckle.Speckle`` says.
+            contrast_drift, slope, static_bins, as ``speckle.Speckle`` says.
 
     Returns:
         A float64 Dataset whose ``truth`` holds ``parameters``; with speckle also ``pixels`` and the ``counts`` of each frame.
@@ -85,7 +86,7 @@ def simulate(
         if speckle:
             raise ValueError(f"{', '.join(speckle)}: for noise='speckle' only, and noise is 'gaussian'")
         maps = _gaussian(parameters, angles, t, np.array([scale, base, spread]), seed, diagonal_excess, sample)
-        pixels, notes = np.full(len(angles), np.nan), [f"{note}, sigma {np.max(spread):g}"]
+        pixels, notes, uneven = np.full(len(angles), np.nan), [f"{note}, sigma {np.max(spread):g}"], None
     else:
         detector = _detector(speckle)
         check_speckle(scale, base, kernel, frames, detector)
@@ -94,9 +95,11 @@ def simulate(
         sources = _field_sources(parameters, angles, t, detector.layers, sample)
         maps = record(sources, [float(value) for value in scale], detector, seed=seed, threads=threads)
         pixels, notes = np.full(len(angles), float(detector.pixels)), _speckle_notes(note, mode, detector)
+        uneven = detector if detector.slope or detector.static_bins > 1 else None
     tiles, diagonal = np.empty((len(angles), tile_count(frames), TILE, TILE)), np.empty((len(angles), frames))
-    counts = np.empty((len(angles), frames))
+    counts, scattering = np.empty((len(angles), frames)), []
     for k, made in enumerate(maps):
+        scattering.append(made.scattering)
         tiles[k], diagonal[k], counts[k] = pack(made.c2), np.diagonal(made.c2), made.counts
     return Dataset(
         tiles=tiles,
@@ -110,7 +113,14 @@ def simulate(
         counts=counts if noise == "speckle" else pixels,
         provenance=Provenance("simulated", "simulated", tuple(notes)),
         truth=Truth({name: float(value) for name, value in parameters.items()}, kernel),
+        weights=None if uneven is None else _weights(scattering, uneven),
     )
+
+
+def _weights(scattering: list[np.ndarray], detector: Speckle) -> PixelWeights:
+    """As a reader of the mean of each pixel finds them."""
+    places = np.arange(detector.pixels)[:, None]
+    return pixel_weights(scattering, [places] * len(scattering), [detector.bins] * len(scattering))
 
 
 def _gaussian(
@@ -129,7 +139,7 @@ def _gaussian(
         # Noise need not be made symmetric: only the upper triangle and the diagonal are used.
         dense = dense + spread * generator.standard_normal(dense.shape) if spread > 0 else dense
         dense[np.diag_indices_from(dense)] += diagonal_excess
-        yield Recording(dense, np.full(len(t), np.nan))
+        yield Recording(dense, np.full(len(t), np.nan), np.zeros(0))
 
 
 def _detector(speckle: dict[str, Any]) -> Speckle:
@@ -188,6 +198,10 @@ def _speckle_notes(note: str, mode: str, speckle: Speckle) -> list[str]:
         notes.append(f"simulated beam from {1 + speckle.beam_drift / 2:g} to {1 - speckle.beam_drift / 2:g}")
     if speckle.bad_frames:
         notes.append(f"simulated frames with {100 * BEAM_OFF:g} % of the beam: {ranges_text(speckle.bad_frames)}")
+    if speckle.slope:
+        notes.append(f"simulated region from {1 - speckle.slope / 2:g} to {1 + speckle.slope / 2:g} of its mean intensity")
+    if speckle.static_bins > 1:
+        notes.append(f"simulated correlator divides by the means of {speckle.static_bins} static bins in each frame")
     if speckle.heterogeneity:
         notes.append(f"simulated pixels of unequal intensity (sd {speckle.heterogeneity:g}): offset {1 + speckle.heterogeneity**2:g}")
     if speckle.contrast_drift:

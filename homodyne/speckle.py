@@ -4,6 +4,7 @@
                 E_y <- a exp(2 i y dx1) E_y + sqrt(1 - a^2) z,   a = exp(-dx0/2);   the field of a pixel is the sum over layers
     intensity   I = sum over modes of w_k |E_k|^2,   sum w = 1,   sum w^2 = contrast
     counts      n of a pixel and frame: Poisson of mean photons x beam x I
+    division    by the mean of each static bin in each frame, where the correlator does so
     map         c2_ij = mean(n_i n_j)/(mean(n_i) mean(n_j)) over the pixels, diagonal included
 
 x0 = q^2 A(t) and x1 = kappa B(t) are the states of ``physics.py``. That g1 of the summed field is exp(-x0/2) sinc(x1) is not put in:
@@ -51,6 +52,9 @@ class Speckle:
         bad_frames: numbers (as in ``Dataset.frame`` and in a file: the first is 2) of frames in which the beam is almost off.
         heterogeneity: standard deviation of a constant intensity factor of each pixel; the offset is 1 + its square.
         contrast_drift: the contrast falls linearly to 1 - contrast_drift of its first value, as contrast sqrt(f_i f_j).
+        slope: the mean intensity grows linearly along the line of pixels, from 1 - slope/2 to 1 + slope/2.
+        static_bins: equal parts of the line of pixels, by the mean of which each frame is divided before pixels are multiplied;
+            1: the whole region, as in the plain correlator.
 
     Raises:
         ValueError: a value is out of range.
@@ -64,6 +68,8 @@ class Speckle:
     bad_frames: Sequence[int] = ()
     heterogeneity: float = 0.0
     contrast_drift: float = 0.0
+    slope: float = 0.0
+    static_bins: int = 1
 
     def __post_init__(self) -> None:
         if self.pixels < 2:
@@ -80,11 +86,32 @@ class Speckle:
             raise ValueError(f"heterogeneity is {self.heterogeneity}; accepted: 0 or more")
         if not 0 <= self.contrast_drift < 1:
             raise ValueError(f"contrast_drift is {self.contrast_drift}; accepted: 0 to below 1")
+        if not -2 < self.slope < 2:
+            raise ValueError(f"slope is {self.slope}; accepted: between -2 and 2, where no pixel is dark")
+        if not 1 <= self.static_bins <= self.pixels // 2:
+            raise ValueError(f"static_bins is {self.static_bins}; accepted: 1 to {self.pixels // 2}, half the pixels")
 
     @property
     def counting(self) -> bool:
         """Whether there is shot noise."""
         return self.photons is not None and np.isfinite(self.photons)
+
+    @property
+    def profile(self) -> np.ndarray:
+        """(pixels,) mean intensity, 1 on average."""
+        return 1 + self.slope * (np.arange(self.pixels) - 0.5 * (self.pixels - 1)) / self.pixels
+
+    @property
+    def bins(self) -> np.ndarray:
+        """(pixels,) static bin of each, counted from 0."""
+        return np.arange(self.pixels) * self.static_bins // self.pixels
+
+    @property
+    def baseline(self) -> float:
+        """Offset of the map, and factor of its contrast, that unequal pixels make."""
+        bins, profile = self.bins, self.profile
+        even = profile / (np.bincount(bins, weights=profile) / np.bincount(bins))[bins]
+        return float(np.mean(even**2)) * (1 + self.heterogeneity**2)
 
 
 @dataclass(frozen=True)
@@ -94,10 +121,12 @@ class Recording:
     Attributes:
         c2: (n, n) float64 map with its raw diagonal; NaN in frames without any photon.
         counts: (n,) mean photons per pixel of each frame; infinity without shot noise.
+        scattering: (pixels,) float32 mean photons of each pixel over the frames; intensity without shot noise.
     """
 
     c2: np.ndarray
     counts: np.ndarray
+    scattering: np.ndarray
 
 
 def record(
@@ -116,10 +145,11 @@ def record(
 
     def one(source: FieldSource, scale: float, child: np.random.SeedSequence) -> Recording:
         generator = np.random.default_rng(child)
-        # A factor of each pixel multiplies the speckle as well: c2 = (1 + heterogeneity^2)(1 + b h).
-        bright = intensities(source, scale / (1 + speckle.heterogeneity**2), speckle, generator)
-        c2, mean = correlate(expose(bright, speckle, generator))
-        return Recording(c2, mean if speckle.counting else np.full(len(mean), np.inf))
+        # A factor of each pixel multiplies the speckle as well: c2 = baseline (1 + b h).
+        counts = expose(intensities(source, scale / speckle.baseline, speckle, generator), speckle, generator)
+        mean, scattering = counts.mean(axis=1, dtype=np.float64), counts.mean(axis=0)
+        c2, _ = correlate(evened(counts, speckle) if speckle.static_bins > 1 else counts)
+        return Recording(c2, mean if speckle.counting else np.full(len(mean), np.inf), scattering)
 
     with ThreadPoolExecutor(threads or available_cores()) as pool:
         yield from pool.map(one, fields, contrast, seeds)
@@ -241,11 +271,19 @@ def expose(intensity: np.ndarray, speckle: Speckle, generator: np.random.Generat
     coherent = np.sqrt(np.linspace(1, 1 - speckle.contrast_drift, n))
     spread = speckle.heterogeneity**2
     factor = generator.gamma(1 / spread, spread, pixels) if spread else np.ones(pixels)
+    factor = factor * speckle.profile
     counts = np.empty((n, pixels), dtype=np.float32)
     for frame, beam in enumerate(beam_intensity(n, speckle)):
         bright = beam * factor * (1 + coherent[frame] * (intensity[frame] - 1.0))
         counts[frame] = generator.poisson(speckle.photons * bright) if speckle.counting else bright
     return counts
+
+
+def evened(counts: np.ndarray, speckle: Speckle) -> np.ndarray:
+    """(n, pixels) counts divided by the mean of their static bin in their frame; a bin without photons stays dark."""
+    starts = np.flatnonzero(np.diff(speckle.bins, prepend=-1))
+    mean = np.add.reduceat(counts, starts, axis=1) / np.diff(starts, append=speckle.pixels)
+    return counts / np.where(mean > 0, mean, 1)[:, speckle.bins]
 
 
 def beam_intensity(n: int, speckle: Speckle) -> np.ndarray:

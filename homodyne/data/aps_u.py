@@ -15,6 +15,7 @@ from ..errors import DataError
 from . import hdf5, units
 from .base import AbstractFile
 from .contents import Contents, check_maps, ranges_text
+from .pixel_weights import PixelWeights, pixel_weights
 
 PATHS = {
     "maps": "/xpcs/twotime/correlation_map",
@@ -30,6 +31,8 @@ PATHS = {
     "regions": "/xpcs/qmap/dynamic_roi_map",
     "mask": "/xpcs/qmap/mask",
     "scattering": "/xpcs/temporal_mean/scattering_2d",
+    "smooth": "/xpcs/twotime/config/smooth",
+    "static": "/xpcs/qmap/static_roi_map",
     "intensity": "/xpcs/spatial_mean/intensity_vs_time",
     "frame_time": "/entry/instrument/detector_1/frame_time",
 }
@@ -53,7 +56,7 @@ def _contents(file: h5py.File, path: str) -> Contents:
     bins, notes = _bins(file, path, names)
     q, phi, more = _positions(file, path, bins)
     average = hdf5.positive_or(file, PATHS["average"], 1)
-    pixels, counts, even_more = _pixels_and_counts(file, bins, average, n_frames)
+    pixels, counts, weights, even_more = _pixels_and_counts(file, bins, average, n_frames)
     dt, source = _dt(file, path, average)
     return Contents(
         path=path,
@@ -68,6 +71,7 @@ def _contents(file: h5py.File, path: str) -> Contents:
         dt_source=source,
         pixels=pixels,
         counts=counts,
+        weights=weights,
         notes=(*notes, *more, *even_more),
         truth=hdf5.truth(file),
     )
@@ -156,27 +160,50 @@ def _dt(file: h5py.File, path: str, average: float) -> tuple[float | None, str]:
 
 def _pixels_and_counts(
     file: h5py.File, bins: np.ndarray, average: float, n_frames: int
-) -> tuple[np.ndarray | None, np.ndarray | None, list[str]]:
-    """Pixels (M,) and mean photons per pixel and frame of the maps, (M,) or (M, n_frames), where the file says."""
+) -> tuple[np.ndarray | None, np.ndarray | None, PixelWeights | None, list[str]]:
+    """Pixels (M,) and mean photons per pixel and frame of the maps, (M,) or (M, n_frames), and their weights, where the file says."""
     if PATHS["regions"] not in file:
-        return None, None, []
+        return None, None, None, []
     regions = np.asarray(hdf5.dataset(file, PATHS["regions"])[()]).astype(np.int64)
     if PATHS["mask"] in file:
         mask = np.asarray(hdf5.dataset(file, PATHS["mask"])[()])
         if mask.shape != regions.shape:
-            return None, None, [f"{PATHS['mask']} has shape {mask.shape}, the regions {regions.shape}: pixels are not counted"]
+            return None, None, None, [f"{PATHS['mask']} has shape {mask.shape}, the regions {regions.shape}: pixels are not counted"]
         regions = np.where(mask > 0, regions, 0)
     pixels = hdf5.pixels_of_regions(regions, bins)
     if PATHS["scattering"] not in file:
-        return pixels, None, []
+        return pixels, None, None, []
     scattering = np.squeeze(np.asarray(hdf5.dataset(file, PATHS["scattering"])[()], dtype=np.float64))
     if scattering.shape != regions.shape:
-        return pixels, None, [f"{PATHS['scattering']} has shape {scattering.shape}, the regions {regions.shape}: photons are not counted"]
+        return pixels, None, None, [f"{PATHS['scattering']} has shape {scattering.shape}, the regions {regions.shape}: photons are not counted"]
     sums = np.bincount(regions.ravel(), weights=np.nan_to_num(scattering).ravel(), minlength=int(bins.max()) + 1)[bins]
     # Frames that are averaged are averaged here too, per detector frame; a frame of the map has the photons of `average` of them.
     counts = sums / pixels * average
     course, notes = _course(file, n_frames)
-    return pixels, counts if course is None else counts[:, None] * course, notes
+    weights, more = _weights(file, regions, bins, scattering * average)
+    return pixels, counts if course is None else counts[:, None] * course, weights, [*notes, *more]
+
+
+def _weights(file: h5py.File, regions: np.ndarray, bins: np.ndarray, scattering: np.ndarray) -> tuple[PixelWeights | None, list[str]]:
+    """Of the pixels of each map, by the means that its correlator divided by: ``smooth`` is sqmap (static bins) or dqmap (regions)."""
+    if PATHS["smooth"] not in file:
+        return None, []
+    smooth = hdf5.texts(hdf5.dataset(file, PATHS["smooth"])[()])[0].strip()
+    if smooth not in ("sqmap", "dqmap"):
+        return None, [f"{PATHS['smooth']} is {smooth!r}, not sqmap or dqmap: pixels of a region are taken as alike"]
+    groups = regions
+    if smooth == "sqmap":
+        if PATHS["static"] not in file:
+            return None, [f"no {PATHS['static']}: pixels of a region are taken as alike"]
+        groups = np.asarray(hdf5.dataset(file, PATHS["static"])[()]).astype(np.int64)
+        if groups.shape != regions.shape:
+            return None, [f"{PATHS['static']} has shape {groups.shape}, the regions {regions.shape}: pixels are taken as alike"]
+    order = np.argsort(regions, axis=None, kind="stable")
+    ends = np.searchsorted(regions.ravel()[order], [bins, bins + 1])
+    inside = [order[first:last] for first, last in ends.T]
+    places = [np.stack(np.unravel_index(one, regions.shape), axis=1) for one in inside]
+    flat = np.nan_to_num(scattering).ravel()
+    return pixel_weights([flat[one] for one in inside], places, [groups.ravel()[one] for one in inside]), []
 
 
 def _course(file: h5py.File, n_frames: int) -> tuple[np.ndarray | None, list[str]]:

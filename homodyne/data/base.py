@@ -151,6 +151,7 @@ class AbstractFile(AbstractData, ABC):
             diagonal=maps.diagonal,
             pixels=pixels,
             counts=counts,
+            weights=None if contents.weights is None else contents.weights.of(maps.kept),
             provenance=Provenance(contents.path, contents.layout, (*contents.notes, *notes, *maps.notes, *checked)),
             truth=contents.truth if same_clock else None,
         )

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import DataError
 from .dataset import Truth
+from .pixel_weights import PixelWeights
 
 # A map of this many frames is 17 GB in float32; a larger shape is a damaged header or another kind of data.
 MOST_FRAMES = 65536
@@ -35,6 +36,7 @@ class Contents:
         baseline: what has to be added to every stored value for a baseline of 1.
         pixels: (M,) detector pixels of each map, or None.
         counts: (M,) or (M, n_frames) mean photons per pixel and frame, or None.
+        weights: of M maps, how unequal pixels enter the noise, or None.
         notes: what the layout found, one sentence each.
         truth: if the file is a simulation.
     """
@@ -53,6 +55,7 @@ class Contents:
     baseline: float = 0.0
     pixels: np.ndarray | None = None
     counts: np.ndarray | None = None
+    weights: PixelWeights | None = None
     notes: tuple[str, ...] = ()
     truth: Truth | None = None
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..tiles import TILE, tile_count, unpack
+from .pixel_weights import PixelWeights
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Dataset:
         pixels: (P,) detector pixels averaged in each map; NaN where unknown.
         counts: (P,) or (P, n) mean photons per pixel and frame; NaN where unknown.
         truth: of simulated maps, else None.
+        weights: how unequal pixels enter the noise; None where the file does not say.
     """
 
     tiles: np.ndarray
@@ -62,6 +64,7 @@ class Dataset:
     provenance: Provenance
     truth: Truth | None = field(default=None)
     gap_assumed: bool = False
+    weights: PixelWeights | None = None
 
     def __post_init__(self) -> None:
         n, count = len(self.t), len(self.phi)
