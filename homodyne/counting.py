@@ -33,6 +33,7 @@ class Counted:
     Attributes:
         known: (P,) bool, the number of pixels is that of the file or of the settings.
         pixels_text, shot_text: the sources, in words. statements: what disagrees.
+        diagonal_agrees: the raw diagonal is known and confirms the shot noise.
     """
 
     counting: Counting
@@ -40,6 +41,7 @@ class Counted:
     pixels_text: str
     shot_text: str
     statements: tuple[str, ...] = ()
+    diagonal_agrees: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ def count(problem: Problem, evaluation: Evaluation, dataset: Dataset, pixels: fl
     middle = np.array([[np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else 0.0] for row in shot])
     # A frame without photons is masked everywhere: its shot noise meets no image.
     shot = np.where(np.isfinite(shot), shot, middle)
-    return Counted(Counting(shot, number, weights=weights), known, pixels_text, text, tuple(statements))
+    agrees = not statements and bool(np.isfinite(diagonal).any(axis=1).all())
+    return Counted(Counting(shot, number, weights=weights), known, pixels_text, text, tuple(statements), agrees)
 
 
 def scatter(sums: Sequence[AngleSums], information: Information, counting: Counting) -> Scatter:

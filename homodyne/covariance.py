@@ -63,6 +63,11 @@ class Unequal:
     def of(cls, weights: PixelWeights | None, angle: int) -> "Unequal":
         return cls() if weights is None else cls(*(float(getattr(weights, one.name)[angle]) for one in fields(cls)))
 
+    def frame_variance(self, contrast: float, shot: float) -> float:
+        """N times what the means of its two frames, which do not cancel, add to the variance of a value of the map at long lag."""
+        speckle, light = 1 - 2 * self.mixed + self.own, self.shot_once - 2 * self.shot_mixed + self.shot_own
+        return 2 * self.baseline * (speckle * contrast + light * shot)
+
 
 @dataclass(frozen=True)
 class Frames:
@@ -212,7 +217,9 @@ def angle_sums(
         unequal = Unequal.of(counting.weights, angle)
         frames = Frames(field, bins.mean(shot) / bins.size, contrast[angle], counting.r, counting.r1, unequal)
         covariance = map_covariance(binned, gram, frames) / counting.pixels[angle]
-        return AngleSums(replace(images, binned=images.binned[:, :0, :0]), extras, covariance, _participation(frames, bins, shot))
+        variance = images.variance + images.pairs * unequal.frame_variance(frames.contrast, float(shot.mean()))
+        images = replace(images, binned=images.binned[:, :0, :0], variance=variance)
+        return AngleSums(images, extras, covariance, _participation(frames, bins, shot))
 
     with ThreadPoolExecutor(source.kernel.threads) as pool:
         return list(pool.map(one, range(len(points))))
