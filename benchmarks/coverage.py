@@ -53,6 +53,7 @@ class Regime:
     details: dict = field(default_factory=dict)
 
 
+FOUR = (0.0, 45.0, 90.0, 135.0)
 FIVE = (-75.0, -35.0, 0.0, 40.0, 80.0)
 PHOTONS = {"0.05": 0.05, "0.5": 0.5, "5": 5.0, "inf": None}
 
@@ -78,6 +79,15 @@ def regimes() -> list[Regime]:
     found.append(Regime("static 60 pixels kbar 5", 200, pixels=60))
     found.append(Regime("static contrast 0.05 kbar 5", 200, contrast=0.05))
     found.append(Regime("static contrast 1/3 kbar 5", 200, contrast=1 / 3))
+    unequal = {"photons": 0.5, "pixels": 480, "contrast": 0.25, "alpha": -0.3, "rate": 8.0, "phi": FOUR}
+    regions = {"sqmap": (1.0, 6), "plain": (1.0, 1), "sqmap even": (0.0, 6), "plain even": (0.0, 1)}
+    for label in ("0.05", "0.5", "5"):
+        shared = unequal | {"photons": PHOTONS[label], "pixels": 4000 if label == "0.05" else 480}
+        for name, (slope, static_bins) in regions.items():
+            found.append(Regime(f"region {name} kbar {label}", 100, slope=slope, static_bins=static_bins, **shared))
+        found.append(Regime(f"region bare kbar {label}", 100, slope=1.0, static_bins=6, **shared, details={"bare": True}))
+        shared["pixels"] = 4000 if label == "0.05" else 1000
+        found.append(Regime(f"region speckle size not given kbar {label}", 100, per_speckle=4, **shared, details={"size": None}))
     found.append(Regime("static masked frames and lags kbar 5", 200, details={"masked": True}))
     return found
 
@@ -179,10 +189,11 @@ def one(regime: Regime, seed: int) -> dict:
     found = minimum(regime, simulated(regime, seed))
     model = found.problem.model
     names, true, _ = numbers(regime, model, model.coordinates_of(truth_of(regime)))
-    true = np.append(true, [regime.contrast, 1.0])
+    true = np.append(true, [regime.contrast, baseline(regime)])
     line: dict = {"regime": regime.name, "seed": seed, "names": [*names, "contrast", "offset"], "pull": {}, "error": {}}
     for name in NOISES:
-        settings = {} if regime.per_speckle == 1 or name in ("iid", "frame_clustered") else {"speckle_size": speckle_size(regime)}
+        given = regime.per_speckle > 1 and "size" not in regime.details and name not in ("iid", "frame_clustered")
+        settings = {"speckle_size": speckle_size(regime)} if given else {}
         noise = option("noise", name, json.dumps(settings)).covariance(found)
         at = found.evaluation.u if noise.moved is None else noise.moved.u
         offset, contrast = (found.evaluation if noise.moved is None else noise.moved).offset, None
@@ -209,6 +220,13 @@ def one(regime: Regime, seed: int) -> dict:
                 line["p"]["offset"] = offset_test(found.evaluation.offset, covariance).p_value
     line["seconds"] = time.perf_counter() - begin
     return line
+
+
+def baseline(regime: Regime) -> float:
+    """Offset of the simulated maps."""
+    from homodyne.speckle import Speckle
+
+    return Speckle(pixels=regime.pixels, slope=regime.slope, static_bins=regime.static_bins).baseline
 
 
 def speckle_size(regime: Regime) -> float:
@@ -267,13 +285,35 @@ def overview(groups: dict[str, list[dict]]) -> list[str]:
     return text
 
 
+def reported(groups: dict[str, list[dict]]) -> list[str]:
+    """Root mean square of the reported errors over the true spread, for the regimes whose pixels are not alike."""
+    text = ["| regime | repeats | ± | sandwich: reported over true spread by number |", "|---|---|---|---|"]
+    for regime, group in groups.items():
+        if not regime.startswith("region "):
+            continue
+        error = np.array([line["error"]["sandwich"] for line in group], dtype=float)
+        off = np.array([line["pull"]["sandwich"] for line in group], dtype=float) * error
+        kept = np.isfinite(off).all(axis=1)
+        ratio = np.sqrt(np.mean(error[kept] ** 2, axis=0)) / np.std(off[kept], axis=0, ddof=1)
+        cells = ", ".join(f"{name} {value:.2f}" for name, value in zip(group[0]["names"], ratio, strict=True))
+        text.append(f"| {regime} | {kept.sum()} | {1 / np.sqrt(2 * kept.sum()):.2f} | {cells} |")
+    return text
+
+
 def tables(lines: list[dict]) -> str:
     """Coverage and pulls by regime and noise option, and p-values under the truth, as Markdown."""
     groups = defaultdict(list)
     for line in lines:
         groups[line["regime"]].append(line)
     groups = {regime.name: groups[regime.name] for regime in regimes() if regime.name in groups}
-    text = [*overview(groups), "", "| regime | repeats | noise | 68 % | 95 % | pull width by number |", "|---|---|---|---|---|---|"]
+    text = [
+        *overview(groups),
+        "",
+        *reported(groups),
+        "",
+        "| regime | repeats | noise | 68 % | 95 % | pull width by number |",
+        "|---|---|---|---|---|---|",
+    ]
     for regime, group in groups.items():
         every = group[0]["names"]
         errors = np.nanmedian(np.array([line["error"]["sandwich"] for line in group], dtype=float), axis=0)

@@ -95,7 +95,8 @@ def count(problem: Problem, evaluation: Evaluation, dataset: Dataset, pixels: fl
         if weights is not None:
             longer = (weights.baseline + evaluation.contrast * weights.groups)[:, None] / np.where(counts > 0, counts, np.nan)
             shot, seen_there = weights.shot[:, None] * longer, weights.on_diagonal[:, None] * longer
-            number, text = number * weights.pixels / dataset.pixels, "mean counts of the file and how unequal its pixels are"
+            number, text = number * weights.pixels / dataset.pixels, "mean counts of the file and the means that it was divided by"
+            pixels_text = f"effective number, from {pixels_text}"
         statements = _disagreement(excess, seen_there, number, evaluation.contrast, dataset.pairs > 0) if known.all() else []
     elif np.isfinite(diagonal).any(axis=1).all():
         weights = None

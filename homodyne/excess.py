@@ -1,66 +1,65 @@
-"""Does the scatter of the residuals grow with the correlation? It tells speckle that is larger than a pixel from everything else.
+"""Speckle size and effective number of pixels from block means of the residuals.
 
-N times the variance of a value of the map is (contrast + shot)^2 + (contrast h)^2 and smaller terms. With speckles over several pixels
-contrast^2 (1 + h^2) is r times as large, which grows with h. Shot noise that is larger than the counts say, and pixels that count less
-because they are not alike, raise the variance at long lag, where h is 0, as much as at short. Source: docs/noise.md.
+Shot noise averages out over a block of pairs of frames, speckle does not: what the means of blocks scatter tells the speckle size even
+where a single value of the map is nearly all shot noise. With z the block means, Z(r) their covariance without what the fit took away,
+
+    score    z' Z^-1 D_a Z^-1 z - tr(Z^-1 D_a),    D_1 = Z(2) - Z(1) per unit of r,    D_2 = Z(1) per unit of pixels too many
+
+and Fisher information F_ab = tr(Z^-1 D_a Z^-1 D_b), half of each as in maximum likelihood; one step from r = 1. Source: docs/noise.md.
 """
 
-import jax.numpy as jnp
+from dataclasses import dataclass, replace
+
 import numpy as np
 
-from .covariance import Counting, fitted_points
-from .pairsums import Pair
-from .problem import Evaluation, PixelSource, Problem
+from .counting import Counted
+from .covariance import angle_sums
+from .goodness import directions, lag_age_blocks
+from .noise.base import Minimised
 
-# Stretches of age of a map that are told apart: their answers scatter as far as each is wrong.
-_AGES = 4
-# Pairs and spread of h^2 without which a stretch says nothing.
-_FEWEST_PAIRS, _LEAST_SPREAD = 50, 0.05
+# Eigenvalues of the correlation matrix of the blocks below which a combination of blocks says nothing.
+_SMALLEST = 1e-3
 
 
-def growth(problem: Problem, evaluation: Evaluation, counting: Counting) -> tuple[float, float]:
-    """r - 1 that the growth of the squared residuals with h^2 shows, and its standard error.
+@dataclass(frozen=True)
+class Growth:
+    """r of the speckles and its standard error, infinite where blocks say nothing.
 
-    Costs one pass over the maps in NumPy; the error is from the spread between angles and stretches of age, infinite with fewer than three.
+    by_size, by_number: half the log likelihood ratio that one step of scoring gains with r free, or with the number of pixels free.
+    """
+
+    r: float
+    error: float
+    by_size: float
+    by_number: float
+
+
+def speckle_growth(found: Counted, r1_per_r: float, minimum: Minimised) -> Growth:
+    """What block means say of the speckle size; costs two goodness-of-fit passes.
 
     Args:
-        counting: shot noise and pixel numbers that the residuals are compared with, r = 1.
+        found: shot noise and pixels, r = 1. r1_per_r: r1 - 1 over r - 1.
     """
-    source = problem.source
-    assert isinstance(source, PixelSource)
-    found, weight = [], []
-    for angle, point in enumerate(fitted_points(problem, evaluation)):
-        values, pair = source.dataset.map(angle), problem.model.pair
-        i, j = np.nonzero(np.triu(np.isfinite(values), 1))
-        if not point.contrast > 0 or not len(i):
-            continue
-        h = _decay(pair, point.x, i, j)
-        contrast = np.broadcast_to(point.contrast_along, source.dataset.n)
-        residual = values[i, j] - point.offset - 0.5 * (contrast[i] + contrast[j]) * h
-        expected = _variance(point.contrast, h, counting.shot[angle][i], counting.shot[angle][j])
-        excess = (counting.pixels[angle] * residual**2 - expected) / point.contrast**2
-        stretch = (i + j) * _AGES // (2 * source.dataset.n)
-        for age in range(_AGES):
-            here = stretch == age
-            x = h[here] ** 2
-            if len(x) < _FEWEST_PAIRS or np.std(x) < _LEAST_SPREAD:
-                continue
-            centred = x - x.mean()
-            found.append(float(centred @ excess[here] / (centred @ centred)))
-            weight.append(float(centred @ centred))
-    if len(found) < 3:
-        return 0.0, np.inf
-    slopes, share = np.array(found), np.array(weight) / np.sum(weight)
-    mean = float(share @ slopes)
-    count = 1 / np.sum(share**2)
-    return mean, float(np.sqrt(share @ (slopes - mean) ** 2 / max(count - 1, 1.0)))
+    problem, evaluation = minimum.problem, minimum.evaluation
+    blocks = lag_age_blocks(minimum.source.dataset.n)
+    if not blocks.classes.count:
+        return Growth(1.0, np.inf, 0.0, 0.0)
 
+    def covariance(r: float) -> tuple[np.ndarray, np.ndarray]:
+        counting = replace(found.counting, r=r, r1=1 + r1_per_r * (r - 1))
+        every = directions(angle_sums(problem, evaluation, counting, minimum.loss, blocks.classes), minimum)
+        angles, extras = every.z.shape
+        kept = np.tile(np.arange(extras) >= extras - blocks.classes.count, angles)
+        return every.z.ravel()[kept], every.covariance[np.ix_(kept, kept)]
 
-def _decay(pair: Pair, x: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    return np.asarray(pair(tuple(jnp.asarray(state[j] - state[i]) for state in x)))
-
-
-def _variance(b: float, h: np.ndarray, s_i: np.ndarray, s_j: np.ndarray) -> np.ndarray:
-    """N times the variance of values at h: Gaussian, fourth cumulant and normalisation (docs/noise.md)."""
-    gaussian = (b + s_i) * (b + s_j) + (b * h) ** 2
-    return gaussian + 2 * b**3 * h * (2 - 2 * h + h * h) + b**2 * (2 * h - h * h) * (s_i + s_j) + b * h * s_i * s_j
+    z, one = covariance(1.0)
+    _, two = covariance(2.0)
+    scale = np.sqrt(np.maximum(np.diagonal(one), 1e-300))
+    values, vectors = np.linalg.eigh(one / np.outer(scale, scale))
+    kept = values > _SMALLEST
+    white = (vectors[:, kept] / np.sqrt(values[kept])).T / scale
+    y, size = white @ z, white @ (two - one) @ white.T
+    known, score, excess = 0.5 * np.sum(size * size), 0.5 * (y @ size @ y - np.trace(size)), 0.5 * (y @ y - len(y))
+    if not known > 0:
+        return Growth(1.0, np.inf, 0.0, 0.0)
+    return Growth(1 + float(score / known), float(known**-0.5), float(0.5 * score**2 / known), float(excess**2 / len(y)))

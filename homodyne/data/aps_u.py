@@ -175,7 +175,12 @@ def _pixels_and_counts(
         return pixels, None, None, []
     scattering = np.squeeze(np.asarray(hdf5.dataset(file, PATHS["scattering"])[()], dtype=np.float64))
     if scattering.shape != regions.shape:
-        return pixels, None, None, [f"{PATHS['scattering']} has shape {scattering.shape}, the regions {regions.shape}: photons are not counted"]
+        return (
+            pixels,
+            None,
+            None,
+            [f"{PATHS['scattering']} has shape {scattering.shape}, the regions {regions.shape}: photons are not counted"],
+        )
     sums = np.bincount(regions.ravel(), weights=np.nan_to_num(scattering).ravel(), minlength=int(bins.max()) + 1)[bins]
     # Frames that are averaged are averaged here too, per detector frame; a frame of the map has the photons of `average` of them.
     counts = sums / pixels * average

@@ -65,7 +65,7 @@ def pixel_weights(scattering: list[np.ndarray], places: list[np.ndarray], groups
 
 
 def smooth(scattering: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """(N,) mean of each pixel without the noise of its counts: a polynomial of second order over the region, never below a tenth of the mean.
+    """(N,) mean of each pixel without the noise of its counts: a polynomial of second order, never below a tenth of the mean.
 
     The mean square of the counted means is that of the true ones and of their noise, which is as large as a mild unevenness.
     """
