@@ -314,6 +314,24 @@ def _set_photons(file: h5py.File, dataset: Dataset, regions: np.ndarray) -> None
     _set(file, aps_u.PATHS["scattering"], np.concatenate([[0.0], counts])[regions][None].astype(np.float32))
 
 
+def add_pixels(path: str | os.PathLike[str], scattering: Sequence[np.ndarray], detector: Speckle) -> None:
+    """Give an aps_u file that ``write`` made the time mean of every pixel and the means that its correlator divided by.
+
+    Args:
+        scattering: of each map, (pixels,) as ``speckle.Recording`` holds it. detector: of the recordings.
+    """
+    paths = aps_u.PATHS
+    with h5py.File(path, "r+") as file:
+        regions = file[paths["regions"]][()]
+        mean, static = np.zeros(regions.shape, dtype=np.float32), np.zeros(regions.shape, dtype=np.uint16)
+        for k, values in enumerate(scattering):
+            mean[regions == k + 1], static[regions == k + 1] = values, 1 + k * detector.static_bins + detector.bins
+        del file[paths["scattering"]]
+        _set(file, paths["scattering"], mean[None])
+        _set(file, paths["static"], static)
+        _set(file, paths["smooth"], "sqmap" if detector.static_bins > 1 else "dqmap")
+
+
 def _write_aps_legacy(dataset: Dataset, path: Path, truth: str | None) -> None:
     paths = aps_legacy.PATHS
     with h5py.File(path, "w") as file:
@@ -383,4 +401,4 @@ LAYOUTS: dict[str, Callable[[Dataset, Path, str | None], None]] = {
 }
 """How each layout is written."""
 
-__all__: Sequence[str] = ("LAYOUTS", "simulate", "write")
+__all__: Sequence[str] = ("LAYOUTS", "add_pixels", "simulate", "write")

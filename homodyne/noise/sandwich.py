@@ -53,7 +53,7 @@ class Sandwich(AbstractNoise):
             if cause:
                 statements.append(f"{cause}, or the model does not describe the map")
                 found, sums, seen = measured(found)
-        if found.known.all() and seen.ratio * (1 + 3 * seen.error) < 1:
+        if found.known.all() and seen.ratio * (1 + 3 * seen.error + _approximate(found)) < 1:
             pixels = f"{np.median(found.counting.pixels):.0f} pixels do"
             why = "a wrong number of pixels, or maps that were smoothed"
             statements.append(f"residuals scatter only {seen.ratio:.2g} times what {pixels}: {why}")
@@ -64,6 +64,12 @@ class Sandwich(AbstractNoise):
     def _unknown(self, minimum: Minimised, found: Counted, why: str) -> Noise:
         covariance = np.full_like(minimum.information.bread, np.nan)
         return Noise(self.name, covariance, f"no errors: {why}", statements=(f"no parameter has an error: {why}",), counted=found)
+
+
+def _approximate(found: Counted) -> float:
+    """Relative part of the expected scatter that is only known to first order in 1/(photons of a static bin)."""
+    weights = found.counting.weights
+    return 0.0 if weights is None else float(np.mean(np.maximum(weights.shot - 1, 0.0)))
 
 
 def _explained(found: Counted, seen: Scatter, minimum: Minimised) -> tuple[Counted, str]:
