@@ -17,6 +17,7 @@ from scipy.special import chdtrc
 
 from .counting import FEWEST_FRAMES, SILENT, count, expansion, fitted_score, scatter, settle_pixels
 from .covariance import AngleSums, angle_sums
+from .directions import directions_of
 from .images import Classes, Point
 from .noise.base import Minimised, Noise
 from .pairsums import Pair
@@ -70,10 +71,14 @@ def lag_age_blocks(n: int) -> Blocks:
 
 @dataclass(frozen=True)
 class Directions:
-    """Sums of residuals over extras of all angles: z (P, e) and their covariance (P e, P e), what was fitted taken into account."""
+    """Sums of residuals over extras of all angles: z (P, e) and their covariance (P e, P e), what was fitted taken into account.
+
+    raw: (P e, P e) covariance before that.
+    """
 
     z: np.ndarray
     covariance: np.ndarray
+    raw: np.ndarray
 
     def test(self, name: str, combine: np.ndarray) -> Test:
         """Chi-square test of linear combinations (r, P e) of the sums."""
@@ -86,6 +91,15 @@ class Directions:
         statistic = float(np.sum((vectors[:, used].T @ scaled) ** 2 / values[used]))
         rank = int(used.sum())
         return Test(name, statistic, rank, float(chdtrc(rank, statistic)) if rank else float("nan"))
+
+    def directed(self, name: str, combine: np.ndarray) -> Test:
+        """Test of one combination (1, P e), with the sign of the deviation."""
+        z, variance = float((combine @ self.z.ravel())[0]), float((combine @ self.covariance @ combine.T)[0, 0])
+        # A direction that was fitted as well leaves nothing to test.
+        if not variance > RANK**2 * float(np.sum(combine**2 * np.diagonal(self.raw))):
+            return Test(name, float("nan"), 0, float("nan"))
+        score = z / np.sqrt(variance)
+        return Test(name, score**2, 1, float(chdtrc(1, score**2)), score)
 
     @property
     def standardised(self) -> np.ndarray:
@@ -109,8 +123,9 @@ def directions(sums: list[AngleSums], minimum: Minimised) -> Directions:
         overlap[k] = own.fitted @ expand
     shared, overlap = shared.reshape(-1, len(bread)), overlap.reshape(-1, len(bread))
     along = overlap @ bread
-    covariance = total.reshape(angles * extras, -1) - along @ shared.T - shared @ along.T + along @ score @ along.T
-    return Directions(np.stack([own.score for own in found]), covariance)
+    raw = total.reshape(angles * extras, -1)
+    covariance = raw - along @ shared.T - shared @ along.T + along @ score @ along.T
+    return Directions(np.stack([own.score for own in found]), covariance, raw)
 
 
 def goodness(minimum: Minimised, noise: Noise, rival: tuple[Pair, list[Point]] | None = None) -> Goodness | None:
@@ -149,8 +164,11 @@ def goodness(minimum: Minimised, noise: Noise, rival: tuple[Pair, list[Point]] |
         every.test("lag", rows(by_lag)),
         every.test("lag_all_angles", np.tile(by_lag, angles)),
     ]
+    pair = problem.model.pair
+    directed = list(directions_of(pair))
+    tests += [every.directed(name, np.tile(unit[k : k + 1], angles)) for k, name in enumerate(directed)]
     if evaluation.drift is None:
-        tests.append(every.test("contrast_drift", rows(unit[:1])))
+        tests.append(every.test("contrast_drift", rows(unit[len(directed) : len(directed) + 1])))
     if rival is not None:
         tests.append(every.test("rival", np.tile(unit[first - 1 : first], angles)))
     blocked = replace(

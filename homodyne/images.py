@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .directions import directions_of
 from .pairsums import Depends, Pair, PixelSums, Robust, frame_contrast, pack_slopes, ramp, slope_blocks
 from .tiles import TILE
 
@@ -126,7 +127,8 @@ class Images:
 class Overlaps:
     """Sums over the pixels of one angle of products of images: e extras, k fitted.
 
-    Extras, not weighted: contrast drift unless it is fitted, the difference of a rival map if one is given, the blocks of ``Classes``.
+    Extras, not weighted: the directions of directions.py, contrast drift unless it is fitted, the difference of a rival map if one is
+    given, the blocks of ``Classes``.
 
     Attributes:
         binned: (e, b, b) symmetric sums of the extras over bins.
@@ -191,7 +193,7 @@ def overlaps(
     }
     if other is not None:
         inputs["rival"] = (_padded(kernel, other.x), other.offset, kernel.padded(other.contrast_along))
-    lead, fitted = (point.drift is None) + (other is not None), point.fitted
+    lead, fitted = len(directions_of(pair)) + (point.drift is None) + (other is not None), point.fitted
     total = (np.zeros((lead, fitted + 2)), np.zeros((classes.count, fitted + 2)))
     for start in range(0, len(kernel.rows), kernel.length):
         tiles, rows, columns = kernel.chunk(kernel.tiles, angle, start)
@@ -273,15 +275,18 @@ def _times_contrast(linear: np.ndarray, point: Point) -> np.ndarray:
 
 
 def _lead_images(kernel: PixelSums, pair: Pair, angle: int, point: Point, bins: Bins, rival: tuple[Pair, Point] | None) -> np.ndarray:
-    """(0 to 2, b, b) drift unless it is fitted, and rival."""
+    """(l, b, b) directions, drift unless it is fitted, and rival."""
 
     def linear(of: Pair, at: Point) -> np.ndarray:
         parts, _ = _binned(kernel, of, angle, at, bins, None, np.zeros(kernel.n), times_residual=False)
         return parts[-2:] if at.drift is None else parts[-3:]
 
-    if point.drift is not None and rival is None:
-        return np.zeros((0, len(bins.size), len(bins.size)))
-    own, upper = linear(pair, point), []
+    own = linear(pair, point)
+    x, along = bins.mean(point.x), bins.mean(np.broadcast_to(point.contrast_along, kernel.n))
+    contrast = 0.5 * (along[None, :] + along[:, None])
+    # Within a bin h hardly changes, so the number of pairs times the value between the middles will do.
+    difference = tuple(jnp.asarray(np.abs(state[None, :] - state[:, None])) for state in x)
+    upper = [own[0] * contrast * np.asarray(direction(pair, difference)) for direction in directions_of(pair).values()]
     if point.drift is None:
         along = bins.mean(ramp(kernel.n))
         upper.append(0.5 * own[1] * (along[None, :] + along[:, None]))
@@ -376,7 +381,7 @@ def _chunk_images(pair, weigh, times_residual: bool, tiles, weights, rows, colum
 
 @partial(jax.jit, static_argnums=range(4), donate_argnums=4)
 def _chunk_overlaps(pair, depends, rival_pair, blocks: int, carry, tiles, rows, columns, inputs):
-    """Add a chunk of tiles to sums over pairs of drift and rival (1 or 2) and of each block, times [derivatives, residual, shot noise]."""
+    """Add a chunk of tiles to sums over pairs of directions, drift, rival and each block, times [derivatives, residual, shot noise]."""
     offset, drifts = inputs["fit"][0], inputs["fit"][1].ndim > 0
     parameters = 1 + max((k for state in depends for k in state), default=-1)
 
@@ -388,7 +393,9 @@ def _chunk_overlaps(pair, depends, rival_pair, blocks: int, carry, tiles, rows, 
             change = here.at_late(inputs["dx"])[:, block].T[:, None, :] - here.at_early(inputs["dx"])[:, block].T[:, :, None]
             slope = slope.at[np.array(depends[s], dtype=int)].add(here.derivative(pair, s) * change)
         drift = here.h * here.mean(inputs["ramp"])
-        lead, linear = ([], [here.used, here.h, drift]) if drifts else ([drift], [here.used, here.h])
+        lead = [jnp.where(here.used, here.contrast * of(pair, here.difference), 0.0) for of in directions_of(pair).values()]
+        linear = [here.used, here.h, drift] if drifts else [here.used, here.h]
+        lead += [] if drifts else [drift]
         if rival_pair is not None:
             x, rival_offset, rival_contrast = inputs["rival"]
             other = rival_offset + here.mean(rival_contrast) * rival_pair(here.differences(x))

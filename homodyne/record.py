@@ -317,14 +317,16 @@ def _verdict(facts: Mapping[str, Any]) -> Verdict:
 
 
 def _goodness(found: Goodness) -> dict[str, Any]:
-    tests = {name: {"statistic": t.statistic, "rank": t.rank, "p_value": t.p_value} for name, t in found.tests.items()}
+    tests = {name: {"statistic": t.statistic, "rank": t.rank, "p_value": t.p_value, "z": t.z} for name, t in found.tests.items()}
     rest = {name: getattr(found, name) for name in ("angles", "scatter", "scatter_error", "scaled")}
     return {"tests": tests} | rest
 
 
 def _read_goodness(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Goodness:
     return Goodness(
-        tests={name: Test(name, number(t["statistic"]), t["rank"], number(t["p_value"])) for name, t in facts["tests"].items()},
+        tests={
+            name: Test(name, number(t["statistic"]), t["rank"], number(t["p_value"]), number(t["z"])) for name, t in facts["tests"].items()
+        },
         angles=tuple(number(value) for value in facts["angles"]),
         scatter=number(facts["scatter"]),
         scatter_error=number(facts["scatter_error"]),

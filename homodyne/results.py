@@ -139,12 +139,16 @@ class NoiseFacts:
 
 @dataclass(frozen=True)
 class Test:
-    """A chi-square test: statistic, its degrees of freedom, and the probability of a larger one if the fitted model is true."""
+    """A chi-square test: statistic, its degrees of freedom, and the probability of a larger one if the fitted model is true.
+
+    z: of a test in one direction, the signed deviation in standard deviations; else NaN.
+    """
 
     name: str
     statistic: float
     rank: int
     p_value: float
+    z: float = float("nan")
 
     # pytest collects classes by this name unless told not to.
     __test__ = False
@@ -155,7 +159,8 @@ class Goodness:
     """Whether the model describes the maps, with the covariance of speckle for the residuals (goodness.py).
 
     Attributes:
-        tests: lag_age, lag, lag_all_angles, contrast_drift unless it is fitted, offset, and rival when another fit was compared.
+        tests: lag_age, lag, lag_all_angles, those of directions.py, contrast_drift unless it is fitted, offset, and rival when another
+            fit was compared.
         angles: (P,) p-value of lag_age at each angle.
         lag_edges: (L + 1,) frames. lag, age: (B,) class of each block. z: (P, B) standardised block means of the residuals.
         z_lag: (P, L) summed over ages; z_age: (P, A) over lags.
