@@ -14,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import re
 import sys
 import time
 from collections import defaultdict
@@ -29,6 +30,8 @@ Z68, Z95 = 0.9945, 1.96
 KBAR = {"0.05": 0.05, "0.5": 0.5, "5": 5.0}
 BLIND = " no counts"
 """Ending of the names of regimes whose files hold neither counts, nor the raw diagonal, nor the number of pixels."""
+PRODUCT = re.compile(r"gamma_dot\((.+) s\) \|cos\(phi0 - (.+)\)\|")
+"""What takes the place of the shear rate where its direction is not determined."""
 FIRST_SEED = 100_000
 """Not the seeds of benchmarks/coverage.py."""
 
@@ -106,6 +109,9 @@ def truth(nature: Nature, name: str, fit, times: dict[str, float]) -> float | No
     stem, _, at = name.partition("(")
     if name in nature.parameters:
         return nature.parameters[name]
+    if product := PRODUCT.fullmatch(name):
+        seconds, angle = map(float, product.groups())
+        return float(nature.rate("gamma_dot", seconds)) * abs(np.cos(np.deg2rad(nature.parameters["phi0"] - angle)))
     if name in ("D_Stokes-Einstein", "J/2 at the last time"):
         return 0.5 * float(nature.rate("J", times["J"] if name.startswith("D_") else last))
     if root in ("contrast", "offset"):
@@ -191,6 +197,8 @@ def kind(name: str) -> str:
     """Under which name it is counted: angles and the two names of J/2 together."""
     if name in ("D_Stokes-Einstein", "J/2 at the last time"):
         return "D_Stokes-Einstein or J/2"
+    if PRODUCT.fullmatch(name):
+        return "gamma_dot abs(cos(phi0 - phi))"
     stem, _, rest = name.partition("[")
     return stem + rest.partition("]")[2]
 
@@ -270,6 +278,8 @@ def run(chosen: list[Regime], out: Path, workers: int) -> None:
     with out.open("a") as stream, ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         tasks = [pool.submit(one, regime, seed) for regime, seed in todo]
         for count, task in enumerate(as_completed(tasks), start=1):
+            if task.exception():
+                pool.shutdown(cancel_futures=True)
             stream.write(json.dumps(task.result()) + "\n")
             stream.flush()
             if count % 20 == 0:
