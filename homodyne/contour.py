@@ -88,30 +88,25 @@ class _Region:
 
     def edge(self, found: list[Point | None], level: float) -> np.ndarray:
         """(M, 2) once around the region at a level; NaN where it is open."""
-        points = np.array([self._end(k, point, level) for k, point in enumerate(found)])
+        points = np.array([self._end(point, level) for point in found])
         return np.concatenate([points, points[:1]])
 
     def open_at(self, found: list[Point | None], level: float) -> list[str]:
         """Where the region has no edge, in words."""
         where = []
-        for k, point in enumerate(found):
+        for point in found:
             if point is None:
                 where.append("where the model is not finite")
-            elif np.isnan(self._end(k, point, level)).any():
+            elif np.isnan(self._end(point, level)).any():
                 values = ", ".join(f"{q.name} = {float(value):.4g}" for q, value in zip(self.pair, point.value, strict=True))
                 where.append(f"at {values}")
         return where
 
-    def _end(self, k: int, point: Point | None, level: float) -> np.ndarray:
+    def _end(self, point: Point | None, level: float) -> np.ndarray:
         """The point at the level itself, along the line from the centre; NaN where it is not reached or lies beyond infinity."""
-        if point is None or self.statistic(point) < (1 - SHORT) * level:
+        if point is None or point.beyond.any() or self.statistic(point) < (1 - SHORT) * level:
             return np.full(2, np.nan)
-        away = point.value - self.origin.value
-        # Through infinity a quantity comes back on the wrong side of the centre.
-        scale = np.sqrt(np.diagonal(self.origin.spread))
-        if float((away / scale) @ self.normals[k]) < 0:
-            return np.full(2, np.nan)
-        return self.origin.value + np.sqrt(level / self.statistic(point)) * away
+        return self.origin.value + np.sqrt(level / self.statistic(point)) * (point.value - self.origin.value)
 
 
 def _level(confidence: float) -> float:

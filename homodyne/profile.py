@@ -85,7 +85,7 @@ class Valley:
             if point is None:
                 return Side(points, end, self._ended(none, end, points[-1], "the model is not finite beyond"))
             away, last = direction * (point.value[0] - self.centre), direction * (points[-1].value[0] - self.centre)
-            if away < min(last, 0.0):
+            if point.beyond[0]:
                 beyond = f"it is infinite before {abs(self._height(point)):.2f} standard deviations and comes back from the other side"
                 reached = f"to {float(point.value[0]):.4g} there"
                 return Side(points, end, "" if np.isfinite(end) else f"{none}: {beyond}, {reached}")

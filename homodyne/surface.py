@@ -66,7 +66,7 @@ def quantities(model: Model, best: dict[str, int]) -> dict[str, Quantity]:
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a profile: value (m,) of the quantities, their slope (m, p), chi2, gradient (p,) of chi2/2 and hessian (p, p)."""
+    """A point on the way: value (m,) of the quantities, their slope (m, p), chi2, gradient (p,) of chi2/2 and hessian (p, p)."""
 
     u: np.ndarray
     value: np.ndarray
@@ -75,6 +75,8 @@ class Point:
     gradient: np.ndarray
     hessian: np.ndarray
     passes: int
+    beyond: np.ndarray
+    """(m,) whether the quantity has passed through infinity on the way."""
 
     @property
     def spread(self) -> np.ndarray:
@@ -100,8 +102,8 @@ class Surface:
 
     def origin(self, chosen: Sequence[Quantity]) -> Point:
         """The minimum."""
-        best = self.evaluation
-        return Point(best.u, *_values(self.problem.model, chosen, best.u), best.chi2, best.gradient, best.hessian, 0)
+        best, values = self.evaluation, _values(self.problem.model, chosen, self.evaluation.u)
+        return Point(best.u, *values, best.chi2, best.gradient, best.hessian, 0, np.zeros(len(chosen), dtype=bool))
 
     def extreme(self, chosen: Sequence[Quantity], weights: np.ndarray, target: Callable[[Point], float], start: Point) -> Point | None:
         """The extreme of a combination of quantities at a level of chi2; None when nothing there is finite.
@@ -176,7 +178,10 @@ class Surface:
                 found = self.problem.evaluate(u)
                 value, slope = _values(model, chosen, u)
                 if found.finite and np.isfinite(slope).all():
-                    return Point(found.u, value, slope, found.chi2, found.gradient, found.hessian, 1)
+                    # It rises at both ends of the step and is lower after it: between them it was infinite.
+                    rise = np.sign(start.slope @ (u - start.u))
+                    through = (rise == np.sign(slope @ (u - start.u))) & (rise * (value - start.value) < 0)
+                    return Point(found.u, value, slope, found.chi2, found.gradient, found.hessian, 1, start.beyond ^ through)
             share *= 0.3
         return None
 
