@@ -21,6 +21,8 @@ INNER = 0.6827
 """Confidence of the second edge."""
 AROUND = 32
 """Points of an edge."""
+HOPELESS = 8
+"""Points without an edge from the first on, after which there is none."""
 SHORT = 0.05
 """Share of the level that may lack before the region is said to be open there."""
 
@@ -79,6 +81,8 @@ class _Region:
             point = self.surface.extreme(self.pair, normal, target, self.origin if before is None else before)
             found.append(point)
             self.points += [] if point is None else [point]
+            if k + 1 == HOPELESS and all(np.isnan(self._end(one, level)).any() for one in found):
+                return found + [None] * (AROUND - len(found))
         return found
 
     def statistic(self, point: Point) -> float:

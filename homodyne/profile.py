@@ -89,9 +89,10 @@ class Valley:
                 beyond = f"it is infinite before {abs(self._height(point)):.2f} standard deviations and comes back from the other side"
                 reached = f"to {float(point.value[0]):.4g} there"
                 return Side(points, end, "" if np.isfinite(end) else f"{none}: {beyond}, {reached}")
-            if point.chi2 < level - SHORT * (level - self.origin.chi2):
+            if point.chi2 < level - SHORT * max(level - self.origin.chi2, self.surface.variance):
                 points += [point] if away > last else []
-                return Side(points, end, self._ended(none, end, point, "where the model ends"))
+                why = "where the model ends" if self.surface.ends(point) else "where the search gave up"
+                return Side(points, end, self._ended(none, end, point, why))
             points.append(point)
             if rung == 1.0:
                 # To first order from the level that was reached.

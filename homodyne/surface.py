@@ -17,8 +17,9 @@ import jax
 import numpy as np
 
 from .identifiability import values_and_jacobians
+from .limits import logarithms
 from .mode.base import Model
-from .optimizer.trust_region import Objective
+from .optimizer.trust_region import Objective, Solver, Tolerances, minimise
 from .problem import Evaluation, Information, invert
 
 SETTLED = 1e-3
@@ -27,8 +28,15 @@ LEVEL = 0.02
 """Share of the rise by which a level may be missed; ends are corrected for it."""
 STRIDE = 0.5
 """Longest step in typical uncertainties of the coordinates: farther, nothing is known of chi2."""
-MOST_PASSES = 12
-"""For one point."""
+PATIENCE = 6
+"""Steps after which a point that is not settled is looked for by value, with a library's solver: where a coordinate hardly shapes the
+maps (an exponent of a rate that is nearly constant), the Gauss-Newton matrix says little of the way."""
+RAISED = 8.0
+"""Of the logarithm of a rate at its lower limit, where chi2 no longer feels it: also tried as a start."""
+MOST_VALUES = 5
+"""Values that are tried then."""
+STIFFNESS = 50.0
+"""To hold a quantity: a rise for each part 1/STIFFNESS of its distance from the estimate."""
 AT_LIMIT = 1e-5
 """Distance from a limit, in units of the range or of 10, from which a coordinate is held there."""
 
@@ -98,6 +106,8 @@ class Surface:
     information: Information
     covariance: np.ndarray
     variance: float
+    solver: Solver
+    tolerances: Tolerances
     interrupted: Callable[[], None]
 
     def origin(self, chosen: Sequence[Quantity]) -> Point:
@@ -116,22 +126,33 @@ class Surface:
             The point; where limits of the model end the way before the level, the last one.
         """
         point, passes = start, 0
-        while passes < MOST_PASSES:
+        while passes < PATIENCE:
             step, fall = self._step(point, weights, target(point))
             unit = max(self.variance, point.chi2 - self.evaluation.chi2)
             ended = float(np.max(np.abs(step) / self.problem.model.spread, initial=0.0)) < 1e-6
             if passes and fall < SETTLED * unit and (ended or abs(point.chi2 - target(point)) < LEVEL * unit):
-                break
-            # Where the quantities bend much, full steps may go to and fro.
-            following = self._go(chosen, point, step if passes < 4 else 0.5 * step)
+                return replace(point, chi2=point.chi2 - fall, passes=passes)
+            # Where the quantities bend much, whole steps go to and fro.
+            following = self._go(chosen, point, step if passes < PATIENCE // 2 else 0.5 * step)
             passes += 1
             if following is None:
-                if passes == 1:
-                    return None
-                break
+                return None if passes == 1 else replace(point, passes=passes)
             point = following
-        # Held where they are, the quantities leave chi2 this much to fall.
-        return replace(point, chi2=point.chi2 - self._step(point, weights, target(point))[1], passes=passes)
+        # Beyond infinity a value says nothing of the way.
+        return replace(point, passes=passes) if point.beyond.any() else self._by_value(chosen, target, point, passes)
+
+    def _by_value(self, chosen: Sequence[Quantity], target: Callable[[Point], float], point: Point, passes: int) -> Point:
+        """The point of the profile at a level, on the ray of the quantities from the estimate."""
+        centre, value = self.origin(chosen).value, point.value
+        for _ in range(MOST_VALUES):
+            point, more = self._polish(chosen, value, point)
+            passes += more
+            rise, wanted = point.chi2 - self.evaluation.chi2, target(point) - self.evaluation.chi2
+            if abs(rise - wanted) < LEVEL * max(self.variance, rise) or not rise > 0:
+                break
+            # The root of the rise goes as the distance, to first order.
+            value = centre + (point.value - centre) * float(np.clip(np.sqrt(wanted / rise), 0.5, 2.0))
+        return replace(point, passes=passes)
 
     def _step(self, point: Point, weights: np.ndarray, target: float) -> tuple[np.ndarray, float]:
         """Step (p,) to the extreme, and what chi2 can still fall with the quantities held."""
@@ -166,6 +187,37 @@ class Surface:
         response = slope @ inverse
         blocked = response.T @ np.linalg.pinv(response @ slope.T, rcond=1e-12, hermitian=True) @ response
         return max(float(push @ (inverse - blocked) @ push), 0.0)
+
+    def _polish(self, chosen: Sequence[Quantity], target: np.ndarray, point: Point) -> tuple[Point, int]:
+        """The lowest chi2 for values of the quantities close to the target, and the passes it took."""
+        unit = max(self.variance, point.chi2 - self.evaluation.chi2)
+        away = np.maximum(np.abs(target - self.origin(chosen).value), 1e-12 * np.abs(target))
+        stiffness = np.diag(unit * (STIFFNESS / np.where(away > 0, away, 1.0)) ** 2)
+        limits = replace(self.tolerances, ftol=max(self.tolerances.ftol, 0.1 * SETTLED * unit / point.chi2))
+        pulled = Pulled(self.problem, chosen, target, stiffness)
+        fits = [minimise(pulled, u, limits, solver=self.solver, observer=lambda *_: self.interrupted()) for u in self._starts(point.u)]
+        locals_ = [fit for fit in fits if fit is not None]
+        if not locals_:
+            return point, 0
+        found, passes = min(locals_, key=lambda fit: fit.evaluation.chi2).evaluation, sum(fit.passes for fit in locals_)
+        value, slope = _values(self.problem.model, chosen, found.u)
+        short = value - target
+        chi2, gradient = found.chi2 - float(short @ stiffness @ short), found.gradient - slope.T @ stiffness @ short
+        hessian = found.hessian - slope.T @ stiffness @ slope
+        return Point(found.u, value, slope, chi2, gradient, hessian, passes, point.beyond), passes
+
+    def _starts(self, u: np.ndarray) -> list[np.ndarray]:
+        """The point itself, and where rates stand at their lower limit one with them raised."""
+        model = self.problem.model
+        rates = np.isin(model.coordinates, logarithms(model)) if model.laws else np.zeros(len(u), dtype=bool)
+        lowest = rates & (u - model.lower < 1.0)
+        return [u, np.where(lowest, u + RAISED, u)] if lowest.any() else [u]
+
+    def ends(self, point: Point) -> bool:
+        """Whether a coordinate of a point stands at its limit."""
+        model = self.problem.model
+        margin = 1e-3 * np.minimum(model.upper - model.lower, 10.0)
+        return bool(np.any((point.u - model.lower < margin) | (model.upper - point.u < margin)))
 
     def _go(self, chosen: Sequence[Quantity], start: Point, step: np.ndarray) -> Point | None:
         """The point one step away, or less where the way is too long or the model not finite."""
@@ -211,6 +263,37 @@ class Surface:
         free = free if slope[free].any() else np.ones_like(free)
         weighted = slope[free] @ invert(point.hessian[np.ix_(free, free)]).matrix
         return 2 * float(weighted @ point.gradient[free]) / float(weighted @ slope[free])
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """An objective whose quantities are pulled towards a target (m,) with a stiffness (m, m).
+
+    Whatever the stiffness, its minimum is the lowest chi2 for its own values of the quantities.
+    """
+
+    problem: Objective
+    chosen: Sequence[Quantity]
+    target: np.ndarray
+    stiffness: np.ndarray
+
+    @property
+    def model(self) -> Model:
+        return self.problem.model
+
+    def evaluate(self, u: np.ndarray) -> Evaluation:
+        """chi2 and the pull."""
+        found = self.problem.evaluate(u)
+        value, slope = _values(self.model, self.chosen, found.u)
+        short = value - self.target
+        if not (found.finite and np.isfinite(slope).all()):
+            return replace(found, chi2=np.inf)
+        projection = replace(
+            found.projection,
+            gradient=found.gradient + slope.T @ self.stiffness @ short,
+            hessian=found.hessian + slope.T @ self.stiffness @ slope,
+        )
+        return replace(found, chi2=found.chi2 + float(short @ self.stiffness @ short), projection=projection)
 
 
 def _values(model: Model, chosen: Sequence[Quantity], u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

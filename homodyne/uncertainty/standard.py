@@ -123,7 +123,10 @@ def _quantities(fit: Estimated) -> dict[str, Quantity]:
 
 def _surface(fit: Estimated) -> Surface:
     minimum = fit.minimum
-    return Surface(minimum.problem, minimum.evaluation, minimum.information, fit.covariance, minimum.score_variance, fit.interrupted)
+    # A root of 2 to three digits needs chi2 to a thousandth of its unit.
+    tight = replace(fit.tolerances, ftol=0.1 * fit.tolerances.ftol)
+    problem, evaluation, known = minimum.problem, minimum.evaluation, minimum.information
+    return Surface(problem, evaluation, known, fit.covariance, minimum.score_variance, fit.solver, tight, fit.interrupted)
 
 
 def _error(fit: Estimated, name: str) -> float:
