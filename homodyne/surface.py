@@ -154,39 +154,61 @@ class Surface:
             value = centre + (point.value - centre) * float(np.clip(np.sqrt(wanted / rise), 0.5, 2.0))
         return replace(point, passes=passes)
 
+    def shifted(self, chosen: Sequence[Quantity], change: np.ndarray, start: Point) -> Point | None:
+        """The lowest chi2 where the quantities have changed by ``change`` (m,), by one step; None when the model is not finite there."""
+
+        def solve(push: np.ndarray, inverse: np.ndarray, slope: np.ndarray, base: float, held: np.ndarray) -> np.ndarray:
+            response = slope @ inverse
+            inner = invert(response @ slope.T).matrix
+            return -(inverse - response.T @ inner @ response) @ push + response.T @ inner @ (change - held)
+
+        return self._go(chosen, start, self._bounded(start, solve))
+
+    def slope_of_rise(self, point: Point) -> np.ndarray:
+        """(m,) d chi2/d value of the quantities along the profile."""
+        inverse = invert(point.hessian).matrix
+        response = point.slope @ inverse
+        return 2 * invert(response @ point.slope.T).matrix @ response @ point.gradient
+
     def _step(self, point: Point, weights: np.ndarray, target: float) -> tuple[np.ndarray, float]:
         """Step (p,) to the extreme, and what chi2 can still fall with the quantities held."""
-        model, gradient, hessian = self.problem.model, point.gradient, point.hessian
-        margin = AT_LIMIT * np.minimum(model.upper - model.lower, 10.0)
-        at_lower, at_upper = point.u - model.lower < margin, model.upper - point.u < margin
-        step, held, falls = np.zeros(len(point.u)), np.zeros(len(point.u), dtype=bool), 0.0
-        while not held.all():
-            free = ~held
-            inverse = invert(hessian[np.ix_(free, free)]).matrix
-            push = gradient[free] + hessian[np.ix_(free, held)] @ step[held]
-            slope = np.nan_to_num(point.slope[:, free])
-            norm = np.sqrt(np.maximum(np.einsum("mp,pq,mq->m", slope, inverse, slope), 0.0))
+        falls = [0.0]
+
+        def solve(push: np.ndarray, inverse: np.ndarray, slope: np.ndarray, base: float, held: np.ndarray) -> np.ndarray:
+            response = slope @ inverse
+            blocked = response.T @ invert(response @ slope.T).matrix @ response
+            falls[0] = max(float(push @ (inverse - blocked) @ push), 0.0)
+            norm = np.sqrt(np.maximum(np.einsum("mp,mp->m", response, slope), 0.0))
             pull = (weights / np.where(norm > 0, norm, np.inf)) @ slope
             back, along = -inverse @ push, inverse @ pull
-            base = point.chi2 + 2 * gradient[held] @ step[held] + step[held] @ hessian[np.ix_(held, held)] @ step[held]
             room, length = max(target - float(base + push @ back), 0.0), float(pull @ along)
-            step[free] = back + (np.sqrt(room / length) * along if length > 0 else 0.0)
-            falls = self._fall(push, inverse, slope)
-            beyond = (point.u + step < model.lower) | (point.u + step > model.upper)
-            outward = free & (beyond | (at_lower & (step < 0)) | (at_upper & (step > 0)))
+            return back + (np.sqrt(room / length) * along if length > 0 else 0.0)
+
+        return self._bounded(point, solve), falls[0]
+
+    def _bounded(self, point: Point, solve: Callable[..., np.ndarray]) -> np.ndarray:
+        """A step (p,) within the limits of the model; coordinates that would leave are held at them, the others are solved for again.
+
+        solve: (gradient, inverse Gauss-Newton matrix, slope of the quantities, chi2, change of the quantities) of the held part and the
+        free coordinates to the step of those.
+        """
+        model, gradient, hessian = self.problem.model, point.gradient, point.hessian
+        margin = AT_LIMIT * np.minimum(model.upper - model.lower, 10.0)
+        least = np.where(point.u - model.lower < margin, 0.0, model.lower - point.u)
+        most = np.where(model.upper - point.u < margin, 0.0, model.upper - point.u)
+        step, held, whole = np.zeros(len(point.u)), np.zeros(len(point.u), dtype=bool), np.nan_to_num(point.slope)
+        while not held.all():
+            free = ~held
+            base = point.chi2 + 2 * gradient[held] @ step[held] + step[held] @ hessian[np.ix_(held, held)] @ step[held]
+            push = gradient[free] + hessian[np.ix_(free, held)] @ step[held]
+            inverse = invert(hessian[np.ix_(free, free)]).matrix
+            step[free] = solve(push, inverse, whole[:, free], float(base), whole[:, held] @ step[held])
+            outward = free & ((step < least) | (step > most))
             if not outward.any():
                 break
             held |= outward
-            step[held] = np.clip(step[held], np.where(at_lower, 0.0, model.lower - point.u)[held], (model.upper - point.u)[held])
-            step[held] = np.minimum(step[held], np.where(at_upper, 0.0, np.inf)[held])
-        return step, falls
-
-    @staticmethod
-    def _fall(push: np.ndarray, inverse: np.ndarray, slope: np.ndarray) -> float:
-        """How much chi2 can fall along directions that leave the quantities alone."""
-        response = slope @ inverse
-        blocked = response.T @ np.linalg.pinv(response @ slope.T, rcond=1e-12, hermitian=True) @ response
-        return max(float(push @ (inverse - blocked) @ push), 0.0)
+            step[held] = np.clip(step[held], least[held], most[held])
+        return step
 
     def _polish(self, chosen: Sequence[Quantity], target: np.ndarray, point: Point) -> tuple[Point, int]:
         """The lowest chi2 for values of the quantities close to the target, and the passes it took."""
