@@ -83,6 +83,14 @@ class _Region:
         away, rise = point.value - self.origin.value, max(point.chi2 - self.origin.chi2, 0.0)
         return rise * float(away @ self.inverse @ away) / float(away @ self.curvature @ away) if away.any() else 0.0
 
+    def _gradient(self, point: Point) -> np.ndarray:
+        """(2,) derivative of the statistic by the two quantities."""
+        away, rise = point.value - self.origin.value, point.chi2 - self.origin.chi2
+        noise, curve = self.inverse @ away, self.curvature @ away
+        width = float(away @ curve)
+        factor = float(away @ noise) / width
+        return factor * self.surface.slope_of_rise(point) + 2 * rise / width * (noise - factor * curve)
+
     def _start(self, level: float) -> Point | None:
         """A point of the edge: where one of the two quantities is extreme."""
         for turn in (0.5 * np.pi * k for k in range(4)):
@@ -106,24 +114,19 @@ class _Region:
         last, stride = start, STRIDE * np.sqrt(level)
         whole, turned = stride, 0.0
         while len(found) < MOST_POINTS and stride > 0.05 * whole:
-            normal = self.root.T @ self.surface.slope_of_rise(last)
+            normal = self.root.T @ self._gradient(last)
             tangent = sense * np.array([-normal[1], normal[0]]) / max(float(np.linalg.norm(normal)), 1e-300)
             point = self._corrected(self.surface.shifted(self.pair, stride * self.root @ tangent, last), level)
             if point is None:
                 stride *= 0.5
                 continue
-            before, after = (np.linalg.solve(self.root, p.value - self.origin.value) for p in (last, point))
+            before, after, first = (np.linalg.solve(self.root, p.value - self.origin.value) for p in (last, point, start))
             turned += sense * float(np.arctan2(before[0] * after[1] - before[1] * after[0], before @ after))
-            if (
-                turned > 1.9 * np.pi
-                and float(np.linalg.norm(after - np.linalg.solve(self.root, start.value - self.origin.value))) < 2 * whole
-            ):
+            if turned > 1.5 * np.pi and float(np.linalg.norm(after - first)) < 1.5 * stride:
                 return found, True
             found.append(point)
             self.points.append(point)
             last, stride = point, min(1.5 * stride, whole)
-            if turned > 2 * np.pi:
-                return found, True
         return found, False
 
     def _corrected(self, point: Point | None, level: float) -> Point | None:
@@ -131,13 +134,12 @@ class _Region:
         for _ in range(CORRECTIONS):
             if point is None or point.beyond.any():
                 return None
-            rise = point.chi2 - self.origin.chi2
-            if abs(self.statistic(point) - level) < NEAR * level:
+            lacking = level - self.statistic(point)
+            if abs(lacking) < NEAR * level:
                 return point
-            slope = self.surface.slope_of_rise(point)
-            wanted = level * rise / max(self.statistic(point), 1e-300) - rise
+            slope = self._gradient(point)
             way = self.root @ self.root.T @ slope
-            point = self.surface.shifted(self.pair, wanted * way / max(float(slope @ way), 1e-300), point)
+            point = self.surface.shifted(self.pair, lacking * way / max(float(slope @ way), 1e-300), point)
         return point if point is not None and abs(self.statistic(point) - level) < NEAR * level else None
 
     def _end(self, point: Point, level: float) -> np.ndarray:
