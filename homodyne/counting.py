@@ -275,7 +275,8 @@ class _Residuals:
 
     def level_of_neighbours(self) -> float:
         """The same from how far residuals that share a frame agree, all angles together: that of one is too uncertain to divide by."""
-        used = np.flatnonzero((self.usual > 0) & (self.pairs > 0))
+        # Without a contrast there is no speckle that residuals could share.
+        used = np.flatnonzero((self.usual > 0) & (self.pairs > 0) & (self.variance[:, 2] > 0))
         weight = self.pairs[used]
         seen = float(weight @ (self.products[used] / self.usual[used]))
 

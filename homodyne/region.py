@@ -101,4 +101,5 @@ def flow_intervals(turn: float, covariance: np.ndarray, z: float) -> tuple[Inter
 
 def _interval(lower: float, upper: float, half: float) -> Interval:
     """An interval around zero beside the linear one."""
-    return Interval(lower, upper, bool(abs(upper - half) < SKEWED * half and abs(-lower - half) < SKEWED * half))
+    bend = SKEWED * half + 1e-12
+    return Interval(lower, upper, bool(abs(upper - half) < bend and abs(-lower - half) < bend))

@@ -1,12 +1,13 @@
-"""chi2 around its minimum: the lowest value it can have when one or two quantities are given.
+"""chi2 around its minimum: how far one or two quantities can go before it has risen to a given level.
 
-The lowest chi2 at a given value of a quantity theta(u) is found by pulling theta towards a target c,
+The end of a profile-likelihood interval of theta(u) at a level T is the extreme of theta on {chi2 <= T}: there the gradients of theta and
+of chi2 are parallel. With g, H the gradient and Gauss-Newton matrix of chi2/2 and s the gradient of theta at a point, the step
 
-    chi2(u) + (theta(u) - c) K (theta(u) - c)        K: 100 times the curvature of the profile itself
+    d = -H^-1 g + mu H^-1 s,      mu = sqrt((T - chi2 + g' H^-1 g)/(s' H^-1 s))
 
-Whatever K is, the minimum of the sum is the lowest chi2 for its own theta: every point lies on the profile exactly, a percent of a step
-before its target. So the coordinates of the solver stay what they are, rates can be profiled like parameters, and nothing is
-compiled again.
+goes there for a parabola and a linear theta, and a few of them for anything else: one pass over the pixels each. Only the direction of s
+counts, so a quantity may be infinite on the way (an amplitude at exponent 0): the walk is in the coordinates of the solver. Of two
+quantities, the extremes of all their combinations make the edge of their region.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,11 +18,19 @@ import numpy as np
 
 from .identifiability import values_and_jacobians
 from .mode.base import Model
-from .optimizer.trust_region import Local, Objective, Solver, Tolerances, minimise
+from .optimizer.trust_region import Objective
 from .problem import Evaluation, Information, invert
 
-STIFFNESS = 100.0
-STRIDE = 0.3
+SETTLED = 1e-3
+"""What chi2 may still fall with the quantities held, in units of its rise."""
+LEVEL = 0.02
+"""Share of the rise by which a level may be missed; ends are corrected for it."""
+STRIDE = 0.5
+"""Longest step in typical uncertainties of the coordinates: farther, nothing is known of chi2."""
+MOST_PASSES = 12
+"""For one point."""
+AT_LIMIT = 1e-5
+"""Distance from a limit, in units of the range or of 10, from which a coordinate is held there."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ def quantities(model: Model, best: dict[str, int]) -> dict[str, Quantity]:
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a profile: value (m,) of the quantities, their slope (m, p), chi2, gradient (p,) of chi2/2 and hessian (p, p)."""
+    """A point on the way: value (m,) of the quantities, their slope (m, p), chi2, gradient (p,) of chi2/2 and hessian (p, p)."""
 
     u: np.ndarray
     value: np.ndarray
@@ -66,6 +75,8 @@ class Point:
     gradient: np.ndarray
     hessian: np.ndarray
     passes: int
+    beyond: np.ndarray
+    """(m,) whether the quantity has passed through infinity on the way."""
 
     @property
     def spread(self) -> np.ndarray:
@@ -87,40 +98,91 @@ class Surface:
     information: Information
     covariance: np.ndarray
     variance: float
-    solver: Solver
-    tolerances: Tolerances
     interrupted: Callable[[], None]
 
     def origin(self, chosen: Sequence[Quantity]) -> Point:
         """The minimum."""
-        best = self.evaluation
-        return Point(best.u, *_values(self.problem.model, chosen, best.u), best.chi2, best.gradient, best.hessian, 0)
+        best, values = self.evaluation, _values(self.problem.model, chosen, self.evaluation.u)
+        return Point(best.u, *values, best.chi2, best.gradient, best.hessian, 0, np.zeros(len(chosen), dtype=bool))
 
-    def seen(self, chosen: Sequence[Quantity], point: Point) -> Point:
-        """A point with other quantities."""
-        value, slope = _values(self.problem.model, chosen, point.u)
-        return replace(point, value=value, slope=slope)
+    def extreme(self, chosen: Sequence[Quantity], weights: np.ndarray, target: Callable[[Point], float], start: Point) -> Point | None:
+        """The extreme of a combination of quantities at a level of chi2; None when nothing there is finite.
 
-    def reach(self, chosen: Sequence[Quantity], target: np.ndarray, start: Point, unit: float) -> Point | None:
-        """The lowest chi2 close to ``target`` (m,), from a known point; None when nothing there is finite.
+        Args:
+            weights: (m,) of the gradients of the quantities, each in units of the spread that the curvature of chi2 gives it.
+            target: the level, from a point near to it. start: a known point, best one on the way.
 
-        unit: of chi2 that counts as a rise. To stay at the start costs more than STIFFNESS of them.
+        Returns:
+            The point; where limits of the model end the way before the level, the last one.
         """
-        response = invert(start.hessian).matrix @ start.slope.T
-        spread, step = start.slope @ response, target - start.value
-        if not (np.isfinite(spread).all() and np.linalg.eigvalsh(spread)[0] > 0):
-            # Chi2 does not feel the quantities here.
-            spread, response = np.diag(np.maximum(step**2, np.finfo(float).tiny)) / unit, np.zeros_like(response)
-        inverse = np.linalg.inv(spread)
-        far = float(step @ inverse @ step)
-        if far < 1e-12 * unit:
-            return start
-        stiffness = STIFFNESS * (1 + unit / far) * inverse
-        pulled = Pulled(self.problem, chosen, target, stiffness)
-        for begin in (start.u + response @ inverse @ step, start.u):
-            local = minimise(pulled, begin, self.tolerances, solver=self.solver, observer=self._observe)
-            if local is not None:
-                return self._point(chosen, target, stiffness, local)
+        point, passes = start, 0
+        while passes < MOST_PASSES:
+            step, fall = self._step(point, weights, target(point))
+            unit = max(self.variance, point.chi2 - self.evaluation.chi2)
+            ended = float(np.max(np.abs(step) / self.problem.model.spread, initial=0.0)) < 1e-6
+            if passes and fall < SETTLED * unit and (ended or abs(point.chi2 - target(point)) < LEVEL * unit):
+                break
+            # Where the quantities bend much, full steps may go to and fro.
+            following = self._go(chosen, point, step if passes < 4 else 0.5 * step)
+            passes += 1
+            if following is None:
+                if passes == 1:
+                    return None
+                break
+            point = following
+        # Held where they are, the quantities leave chi2 this much to fall.
+        return replace(point, chi2=point.chi2 - self._step(point, weights, target(point))[1], passes=passes)
+
+    def _step(self, point: Point, weights: np.ndarray, target: float) -> tuple[np.ndarray, float]:
+        """Step (p,) to the extreme, and what chi2 can still fall with the quantities held."""
+        model, gradient, hessian = self.problem.model, point.gradient, point.hessian
+        margin = AT_LIMIT * np.minimum(model.upper - model.lower, 10.0)
+        at_lower, at_upper = point.u - model.lower < margin, model.upper - point.u < margin
+        step, held, falls = np.zeros(len(point.u)), np.zeros(len(point.u), dtype=bool), 0.0
+        while not held.all():
+            free = ~held
+            inverse = invert(hessian[np.ix_(free, free)]).matrix
+            push = gradient[free] + hessian[np.ix_(free, held)] @ step[held]
+            slope = np.nan_to_num(point.slope[:, free])
+            norm = np.sqrt(np.maximum(np.einsum("mp,pq,mq->m", slope, inverse, slope), 0.0))
+            pull = (weights / np.where(norm > 0, norm, np.inf)) @ slope
+            back, along = -inverse @ push, inverse @ pull
+            base = point.chi2 + 2 * gradient[held] @ step[held] + step[held] @ hessian[np.ix_(held, held)] @ step[held]
+            room, length = max(target - float(base + push @ back), 0.0), float(pull @ along)
+            step[free] = back + (np.sqrt(room / length) * along if length > 0 else 0.0)
+            falls = self._fall(push, inverse, slope)
+            beyond = (point.u + step < model.lower) | (point.u + step > model.upper)
+            outward = free & (beyond | (at_lower & (step < 0)) | (at_upper & (step > 0)))
+            if not outward.any():
+                break
+            held |= outward
+            step[held] = np.clip(step[held], np.where(at_lower, 0.0, model.lower - point.u)[held], (model.upper - point.u)[held])
+            step[held] = np.minimum(step[held], np.where(at_upper, 0.0, np.inf)[held])
+        return step, falls
+
+    @staticmethod
+    def _fall(push: np.ndarray, inverse: np.ndarray, slope: np.ndarray) -> float:
+        """How much chi2 can fall along directions that leave the quantities alone."""
+        response = slope @ inverse
+        blocked = response.T @ np.linalg.pinv(response @ slope.T, rcond=1e-12, hermitian=True) @ response
+        return max(float(push @ (inverse - blocked) @ push), 0.0)
+
+    def _go(self, chosen: Sequence[Quantity], start: Point, step: np.ndarray) -> Point | None:
+        """The point one step away, or less where the way is too long or the model not finite."""
+        model = self.problem.model
+        share = min(1.0, STRIDE / max(float(np.max(np.abs(step) / model.spread, initial=0.0)), 1e-300))
+        for _ in range(6):
+            self.interrupted()
+            u = start.u + share * step
+            if model.allowed(u):
+                found = self.problem.evaluate(u)
+                value, slope = _values(model, chosen, u)
+                if found.finite and np.isfinite(slope).all():
+                    # It rises at both ends of the step and is lower after it: between them it was infinite.
+                    rise = np.sign(start.slope @ (u - start.u))
+                    through = (rise == np.sign(slope @ (u - start.u))) & (rise * (value - start.value) < 0)
+                    return Point(found.u, value, slope, found.chi2, found.gradient, found.hessian, 1, start.beyond ^ through)
+            share *= 0.3
         return None
 
     def calibration(self, origin: Point) -> np.ndarray:
@@ -141,60 +203,14 @@ class Surface:
         factor = np.linalg.eigvalsh(root.T @ self.covariance[np.ix_(free, free)] @ root)[-1]
         return float(factor) * np.nan_to_num(origin.spread)
 
-    def stride(self, point: Point) -> float:
-        """Change of one quantity for which no coordinate moves by more than STRIDE of its spread: farther, nothing is known of chi2."""
-        response = invert(point.hessian).matrix @ point.slope[0]
-        along = float(point.slope[0] @ response)
-        share = float(np.max(np.abs(response) / self.problem.model.spread)) if along > 0 else 0.0
-        return STRIDE * along / share if share > 0 else float("inf")
-
-    def _observe(self, evaluation: Evaluation, step: float, passes: int) -> None:
-        del evaluation, step, passes
-        self.interrupted()
-
-    def _point(self, chosen: Sequence[Quantity], target: np.ndarray, stiffness: np.ndarray, local: Local) -> Point:
-        found = local.evaluation
-        value, slope = _values(self.problem.model, chosen, found.u)
-        short = value - target
-        chi2, gradient = found.chi2 - float(short @ stiffness @ short), found.gradient - slope.T @ stiffness @ short
-        return Point(found.u, value, slope, chi2, gradient, found.hessian - slope.T @ stiffness @ slope, local.passes)
-
     def force(self, point: Point) -> float:
         """d chi2/d value along the profile of one quantity: its gradient is that many times the quantity's, limits of the box apart."""
         model, slope = self.problem.model, point.slope[0]
-        margin = 1e-5 * np.minimum(model.upper - model.lower, 10.0)
+        margin = AT_LIMIT * np.minimum(model.upper - model.lower, 10.0)
         free = (point.u - model.lower > margin) & (model.upper - point.u > margin)
         free = free if slope[free].any() else np.ones_like(free)
         weighted = slope[free] @ invert(point.hessian[np.ix_(free, free)]).matrix
         return 2 * float(weighted @ point.gradient[free]) / float(weighted @ slope[free])
-
-
-@dataclass(frozen=True)
-class Pulled:
-    """An objective whose quantities are pulled towards a target (m,) with a stiffness (m, m)."""
-
-    problem: Objective
-    chosen: Sequence[Quantity]
-    target: np.ndarray
-    stiffness: np.ndarray
-
-    @property
-    def model(self) -> Model:
-        return self.problem.model
-
-    def evaluate(self, u: np.ndarray) -> Evaluation:
-        """chi2 and the pull."""
-        found = self.problem.evaluate(u)
-        value, slope = _values(self.model, self.chosen, found.u)
-        short = value - self.target
-        if not (found.finite and np.isfinite(slope).all()):
-            return replace(found, chi2=np.inf)
-        projection = replace(
-            found.projection,
-            gradient=found.gradient + slope.T @ self.stiffness @ short,
-            hessian=found.hessian + slope.T @ self.stiffness @ slope,
-        )
-        return replace(found, chi2=found.chi2 + float(short @ self.stiffness @ short), projection=projection)
 
 
 def _values(model: Model, chosen: Sequence[Quantity], u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -95,6 +95,8 @@ def example_fit(dataset: Dataset) -> Fit:
     pairs = int(dataset.pairs.sum())
     dof = pairs - len(names) - 2 * count
     return Fit(
+        q=dataset.q,
+        gap=dataset.gap,
         mode="laminar_flow" if laminar else "static",
         shear_kernel="gap_average" if laminar else "none",
         scaling="individual",

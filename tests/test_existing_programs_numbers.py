@@ -23,7 +23,7 @@ from homodyne.config import build, option
 from homodyne.data import Dataset
 from homodyne.errors import DataError
 from homodyne.mode.base import AbstractMode
-from homodyne.results import Fit
+from homodyne.results import Estimate, Fit
 from homodyne.simulation import simulate, write
 
 from . import factory
@@ -68,7 +68,7 @@ def dense(dataset: Dataset, fit: Fit) -> SimpleNamespace:
     early, late = np.triu_indices(dataset.n, 1)
     c2 = np.stack([dataset.map(k)[early, late] for k in range(len(dataset.phi))])
     values = {name: estimate.value for name, estimate in fit.parameters.items()}
-    free = [name for name, estimate in fit.parameters.items() if estimate.status == "free"]
+    free = [name for name, estimate in fit.parameters.items() if estimate.status in ("free", "interval")]
     h, count = closed_form(values, dataset.phi, dataset.n), len(dataset.phi)
     columns = []
     for name in free:
@@ -105,9 +105,15 @@ def assert_truth(
     assert fit.success
     assert 0 <= excess(dataset, fit, truth, contrast, offset, **kernel) < chdtri(fit.pairs - fit.dof, 1e-4)
     for name, estimate in fit.parameters.items():
-        assert abs(estimate.value - truth[name]) < 4 * estimate.error, name
+        assert within(estimate, truth[name]), name
     assert np.all(np.abs(fit.contrast - contrast) < 4 * fit.contrast_error)
     assert np.all(np.abs(fit.offset - offset) < 4 * fit.offset_error)
+
+
+def within(estimate: Estimate, truth: float, times: float = 2.0) -> bool:
+    """Whether the truth is in the 95 % interval, stretched."""
+    lower, upper = (end - estimate.value for end in estimate.interval)
+    return times * lower < truth - estimate.value < times * upper
 
 
 # ---- measurements and fits ----------------------------------------------------------------------------------------------------------
@@ -158,7 +164,7 @@ def test_a_fit_of_100k_to_1m_points_returns_the_truth_and_not_its_start(mode: st
     fit = from_near(mode)
     assert_truth(measured(mode), fit, TRUTH)
     assert excess(measured(mode), fit, NEAR) > 500
-    assert all(np.isfinite(estimate.error) for estimate in fit.parameters.values())
+    assert all(np.isfinite(estimate.interval).all() for estimate in fit.parameters.values())
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -168,10 +174,14 @@ def test_errors_count_each_pair_of_frames_once(mode: str) -> None:
     assert fit.pairs == expected.pairs == len(PHI) * FRAMES * (FRAMES - 1) // 2
     errors = np.sqrt(np.diag(fit.covariance))
     ratio = {name: errors[fit.names.index(name)] / error for name, error in expected.errors.items()}
-    assert len(ratio) == len(MODES[mode]) + 2 * len(PHI)
+    # Amplitudes and offsets have crooked intervals instead.
+    crooked = {name for name, estimate in fit.parameters.items() if estimate.status == "interval"}
+    assert crooked <= {"D0", "D_offset", "gamma_dot_t0", "gamma_dot_t_offset"}
+    ratio = {name: value for name, value in ratio.items() if name not in crooked}
+    assert len(ratio) == len(MODES[mode]) + 2 * len(PHI) - len(crooked)
     assert ratio == pytest.approx(dict.fromkeys(ratio, 1.0), rel=1e-3)
-    for name, estimate in fit.parameters.items():
-        assert estimate.error == pytest.approx(errors[fit.names.index(name)])
+    for name in set(fit.parameters) - crooked:
+        assert fit.parameters[name].error == pytest.approx(errors[fit.names.index(name)])
 
 
 @pytest.mark.parametrize(("mode", "sigma"), [("static", 0.02), ("static", 0.005), ("laminar_flow", 0.005)])
@@ -272,7 +282,7 @@ def test_cmaes_from_a_poor_start_runs_and_reaches_the_minimum() -> None:
     assert any("search: best minimum reached by" in decision for decision in fit.decisions)
     assert fit.chi2 == pytest.approx(searched().chi2, abs=0.01)
     for name, estimate in searched().parameters.items():
-        assert fit.parameters[name].value == pytest.approx(estimate.value, abs=0.01 * estimate.error)
+        assert fit.parameters[name].value == pytest.approx(estimate.value, abs=0.005 * np.ptp(estimate.interval))
     assert excess(measured(), fit, POOR) > 500
     assert_truth(measured(), fit, TRUTH)
 

@@ -89,7 +89,7 @@ def bowl(pole: float | None = None, covariance: np.ndarray | None = None, box: f
     covariance = other @ other.T + 0.1 * np.eye(3) if covariance is None else covariance
     known = Inverse(invert(hessian).matrix, np.zeros((3, 0)), np.ones(3), 1.0)
     information = Information(known.matrix, np.zeros(3, dtype=bool), known, np.zeros((0, 3)))
-    return Surface(made, made.evaluate(CENTRE), information, covariance, 0.7, "scipy", TOLERANCES, lambda: None)
+    return Surface(made, made.evaluate(CENTRE), information, covariance, 0.7, lambda: None)
 
 
 def parameter(k: int) -> Quantity:
@@ -151,7 +151,7 @@ def test_the_limit_of_a_model_ends_the_search_and_is_said() -> None:
     assert profile(identity, direct, float("nan"), 0.95).upper < np.inf
     box = LinearModel(np.eye(3), None, 3.0 + 0.5 * float(free))
     limited = Bowl(box, surface.problem.hessian)  # type: ignore[arg-type, attr-defined]
-    made = Surface(limited, limited.evaluate(CENTRE), surface.information, surface.covariance, 1.0, "scipy", TOLERANCES, lambda: None)
+    made = Surface(limited, limited.evaluate(CENTRE), surface.information, surface.covariance, 1.0, lambda: None)
     found = profile(made, direct, float("nan"), 0.95)
     assert found.upper == np.inf
     assert "where the model ends" in found.sentence

@@ -102,6 +102,8 @@ class Standard(AbstractUncertainty):
             return ""
         if fit.outcome is not Outcome.CONVERGED:
             return "no profiles and comparisons: the fit did not converge"
+        if fit.verdict.name == "failed":
+            return "no profiles and comparisons: the fit cannot be meant"
         if not fit.noise.known:
             return "no profiles and comparisons: the noise is not known, so nothing says how far chi2 may rise"
         if fit.noise.moved is not None:
@@ -120,11 +122,8 @@ def _quantities(fit: Estimated) -> dict[str, Quantity]:
 
 
 def _surface(fit: Estimated) -> Surface:
-    minimum, limits = fit.minimum, fit.tolerances
-    # A root of 2 to three digits needs chi2 to a thousandth of its unit.
-    tight = replace(limits, ftol=0.1 * limits.ftol)
-    problem, evaluation, known = minimum.problem, minimum.evaluation, minimum.information
-    return Surface(problem, evaluation, known, fit.covariance, minimum.score_variance, fit.solver, tight, fit.interrupted)
+    minimum = fit.minimum
+    return Surface(minimum.problem, minimum.evaluation, minimum.information, fit.covariance, minimum.score_variance, fit.interrupted)
 
 
 def _error(fit: Estimated, name: str) -> float:
