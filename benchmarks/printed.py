@@ -237,6 +237,8 @@ def tables(lines: list[dict]) -> str:
             if len(has) < 5:
                 text.append(f"| {name} | {len(group)} | {number} | - | - | - | - | - | {missing:.2f} | {uneven:.2f} |")
                 continue
+            # Of intervals that are all open on the side of the truth no pull is left.
+            pulls = pulls if len(pulls) else np.array([np.nan])
             inside, narrow = has[:, 1].mean(), np.mean(np.abs(pulls) < Z68)
             width, mean = np.sqrt(np.mean(pulls**2)), pulls.mean()
             everything.append(has)
@@ -248,7 +250,7 @@ def tables(lines: list[dict]) -> str:
         if not everything:
             continue
         rows = np.concatenate(everything)
-        narrow, seconds = np.nanmean(np.abs(rows[:, 0]) < Z68), np.median([line["seconds"] for line in group])
+        narrow, seconds = np.mean(np.abs(rows[np.isfinite(rows[:, 0]), 0]) < Z68), np.median([line["seconds"] for line in group])
         extreme = np.nanmax(np.abs(rows[:, 0]))
         totals = f"{narrow:.3f} | {rows[:, 1].mean():.3f} | {extreme:.1f} | {lowest[1]} {lowest[0]:.3f} | {seconds:.2f}"
         summary.append(f"| {name} | {len(group)} | {totals} |")
