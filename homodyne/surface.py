@@ -33,6 +33,9 @@ PATIENCE = 6
 maps (an exponent of a rate that is nearly constant), the Gauss-Newton matrix says little of the way."""
 RAISED = 8.0
 """Of the logarithm of a rate at its lower limit, where chi2 no longer feels it: also tried as a start."""
+SHAPES = (-1.5, 1.5)
+NEAR_LIMIT = 0.1
+"""Exponents to start from where one is this close to its limit."""
 MOST_VALUES = 5
 """Values that are tried then."""
 STIFFNESS = 50.0
@@ -131,6 +134,9 @@ class Surface:
             unit = max(self.variance, point.chi2 - self.evaluation.chi2)
             ended = float(np.max(np.abs(step) / self.problem.model.spread, initial=0.0)) < 1e-6
             if passes and fall < SETTLED * unit and (ended or abs(point.chi2 - target(point)) < LEVEL * unit):
+                if self._loose(point.u).any():
+                    # An exponent at its limit shapes little: another one may do better.
+                    break
                 return replace(point, chi2=point.chi2 - fall, passes=passes)
             # Where the quantities bend much, whole steps go to and fro.
             following = self._go(chosen, point, step if passes < PATIENCE // 2 else 0.5 * step)
@@ -229,11 +235,20 @@ class Surface:
         return Point(found.u, value, slope, chi2, gradient, hessian, passes, point.beyond), passes
 
     def _starts(self, u: np.ndarray) -> list[np.ndarray]:
-        """The point itself, and where rates stand at their lower limit one with them raised."""
+        """The point itself; where rates stand at their lower limit one with them raised, where exponents do others of other shape."""
         model = self.problem.model
+        if self._loose(u).any():
+            return [u, *model.variants(u, SHAPES, self._loose(u))]
         rates = np.isin(model.coordinates, logarithms(model)) if model.laws else np.zeros(len(u), dtype=bool)
         lowest = rates & (u - model.lower < 1.0)
         return [u, np.where(lowest, u + RAISED, u)] if lowest.any() else [u]
+
+    def _loose(self, u: np.ndarray) -> np.ndarray:
+        """(p,) exponents at their limits."""
+        model = self.problem.model
+        if not model.laws:
+            return np.zeros(len(u), dtype=bool)
+        return model.exponents() & ((u - model.lower < NEAR_LIMIT) | (model.upper - u < NEAR_LIMIT))
 
     def ends(self, point: Point) -> bool:
         """Whether a coordinate of a point stands at its limit."""
