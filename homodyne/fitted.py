@@ -16,7 +16,7 @@ from .optimizer.base import Solution
 from .optimizer.loss import LOSSES
 from .optimizer.trust_region import minimise
 from .pairsums import WeightedLoss
-from .problem import CellSource, Information, Problem, information
+from .problem import CellSource, Information, Problem, information, user_parameters
 from .results import QUANTILE, Goodness, NoiseFacts, Outcome, Verdict
 from .verdict import judge
 
@@ -223,7 +223,9 @@ class Fitted:
 
     @property
     def summary(self) -> dict[str, float]:
-        return {name: estimate.value for name, estimate in self.identified.parameters.items()}
+        """Parameters by the user's names."""
+        model = self.problem.model
+        return dict(zip(model.names, np.asarray(user_parameters(model, self.u)).tolist(), strict=True))
 
     @property
     def scaling_covariance(self) -> np.ndarray:

@@ -282,11 +282,16 @@ class Surface:
         """
         slope, free = origin.slope, ~self.information.held
         unknown = self.information.inverse.unknown(slope) | ~np.isfinite(slope).all(axis=1)
+        bread = self.information.inverse.matrix[np.ix_(free, free)]
         if not unknown.any():
             covariance = slope @ self.covariance @ slope.T
             if np.all(np.diagonal(covariance) > 0):
-                return covariance
-        bread = self.information.inverse.matrix[np.ix_(free, free)]
+                if free.all():
+                    return covariance
+                # The noise option holds what is at a limit, the profile does not: only the ratio to the curvature goes over.
+                conditional = slope[:, free] @ bread @ slope[:, free].T
+                ratio = np.sqrt(np.diagonal(covariance) / np.diagonal(conditional))
+                return np.outer(ratio, ratio) * np.nan_to_num(origin.spread)
         values, vectors = np.linalg.eigh(bread)
         root = vectors[:, values > 1e-12 * values[-1]] / np.sqrt(values[values > 1e-12 * values[-1]])
         factor = np.linalg.eigvalsh(root.T @ self.covariance[np.ix_(free, free)] @ root)[-1]

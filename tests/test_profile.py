@@ -261,7 +261,9 @@ def test_where_the_exponent_is_free_to_move_the_profile_is_that_of_another_solve
     found = fit.profiles[name]
     assert len(found.value) <= 11
     assert np.isfinite((found.lower, found.upper)).all()
-    np.testing.assert_allclose((found.lower, found.upper), found.linear, rtol=0.02)
+    # An exponent at its limit holds the linear error short; chi2 does not.
+    half, linear = 0.5 * (found.upper - found.lower), 0.5 * (found.linear[1] - found.linear[0])
+    assert 0.95 * linear < half < 1.3 * linear
     made = Problem(option("mode", "static").bind(constant().t, Q, constant().gap, constant().phi), *problem_parts(constant(), "averaged"))
     best, variance = made.evaluate(fit.solution).chi2, fit.sigma**2 * fit.dof / fit.pairs
     at = int(np.argmin(np.abs(constant().t - fit.curves["J"].best_time)))
@@ -270,7 +272,7 @@ def test_where_the_exponent_is_free_to_move_the_profile_is_that_of_another_solve
         return float(made.model.reference(u)["J"][0] if name == "J_ref" else made.model.log_rates(u)["J"][at])
 
     box = list(zip(made.model.lower, made.model.upper, strict=True))
-    for value, root in zip(found.value[::3], found.root[::3], strict=True):
+    for value, rise in zip(found.value[1::3], found.rise[1::3], strict=True):
         rises = []
         for exponent in (-1.0, 0.0, 1.0):
             start = fit.solution * [1, 1, 0] + [0, 0, exponent]
@@ -284,7 +286,7 @@ def test_where_the_exponent_is_free_to_move_the_profile_is_that_of_another_solve
                 options={"ftol": 1e-8, "maxiter": 200},
             )
             rises.append(solved.fun)
-        assert abs(root) == pytest.approx(np.sqrt(max(min(rises), 0.0)), abs=0.03)
+        assert np.sqrt(rise) == pytest.approx(np.sqrt(max(min(rises), 0.0)), abs=0.03)
 
 
 def test_an_amplitude_is_followed_through_infinity_and_this_is_said() -> None:
