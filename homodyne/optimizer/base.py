@@ -29,6 +29,8 @@ ALIASED_PHASE = 2.0
 """rad between neighbouring frames above which a flow has aliases worth a second search."""
 ALIKE_CONTRAST, ALIKE_OFFSET = 0.1, 0.005
 """Spread between angles by which solutions are compared: contrast as a fraction of its mean, offset absolute."""
+COMPARED_PASSES = 15
+"""Passes that a comparison at equal prior may cost for each minimum."""
 NEAR, ALIASES = 30.0, 4
 """Rise of chi2 on cells within which aliases are fitted on all pixels, and the largest number of those."""
 
@@ -263,7 +265,7 @@ class _Run:
 
     def compared(self, alike: Problem, u: np.ndarray) -> float:
         """chi2 of the minimum near u with contrasts that are alike."""
-        local = minimise(alike, u, self.tolerances, solver=self.optimizer.solver)
+        local = minimise(alike, u, replace(self.tolerances, ftol=1e-6, max_passes=COMPARED_PASSES), solver=self.optimizer.solver)
         self.passes += 0 if local is None else local.passes
         return float("inf") if local is None else local.evaluation.chi2
 
