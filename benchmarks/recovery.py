@@ -80,8 +80,6 @@ def small(family: str, rng: np.random.Generator) -> dict:
     t = DT * np.arange(1, 61)
     ranges = {"sampled": (0.1, 1.5), "aliased_speckle": (8.0, 12.0)}
     low, high = ranges.get(family, (3.0, 30.0) if family.startswith("aliased") else (0.1, 3.0))
-        family, (3.0, 30.0) if family.startswith("aliased") else (0.1, 3.0)
-    )
     rate = 0.0 if family == "no_shear" else np.exp(rng.uniform(np.log(low), np.log(high))) / (0.5 * Q * GAP * DT)
     decays = {"no_decay": (-6.0, -4.0), "all_decayed": (1.0, 2.0)}.get(family, (-2.0, -0.5))
     transport = 10 ** rng.uniform(*decays) / (Q**2 * DT)
