@@ -16,6 +16,8 @@ from .results import Estimate
 
 INDISTINCT = 10.0
 """Rise of chi2, calibrated by the noise, below which another minimum is another answer."""
+LISTED = 4
+"""Solutions that the sentence lists."""
 SAMPLED = 0.5 * np.pi
 """rad between neighbouring frames above which the flow phase is no longer followed from frame to frame."""
 
@@ -26,7 +28,7 @@ def declare(found: Identified, model: Model, u: np.ndarray, alternatives: Sequen
     Args:
         u: (p,) the estimate. alternatives: other minima. unit: rise of chi2 that counts as one (errors calibrated by the noise).
     """
-    found = replace(found, statements=(*found.statements, *sampling(model, u)))
+    found = _blind(replace(found, statements=(*found.statements, *sampling(model, u))), model, u)
     rivals = [other for other in alternatives if np.nanmin([other.rise, other.alike]) < INDISTINCT * unit]
     lost: dict[str, None] = {}
     texts, steps = [], []
@@ -42,7 +44,8 @@ def declare(found: Identified, model: Model, u: np.ndarray, alternatives: Sequen
         texts.append(f"{shown} (chi2 {rival.rise / unit:+.1f}{prior})")
     if not lost:
         return found
-    sentence = f"other solutions describe the data as well, so what differs between them has no error: {'; '.join(texts)}"
+    sentence = f"other solutions describe the data as well, so what differs between them has no error: {'; '.join(texts[:LISTED])}"
+    sentence += f"; and {len(texts) - LISTED} more" if len(texts) > LISTED else ""
     curves = {name: curve.withheld() if f"{name}_best" in lost else curve for name, curve in found.curves.items()}
     return replace(
         found,
@@ -55,16 +58,31 @@ def declare(found: Identified, model: Model, u: np.ndarray, alternatives: Sequen
     )
 
 
+def _blind(found: Identified, model: Model, u: np.ndarray) -> Identified:
+    """No error of flow and direction where fewer than two angles see any of the flow between neighbouring frames."""
+    if "gamma_dot" not in found.curves or np.sum(model.frame_phase(u) < np.pi) >= 2:
+        return found
+    flow = {*model.laws["gamma_dot"].names, "phi0"}
+    return replace(
+        found,
+        parameters={name: _withheld(estimate, name in flow) for name, estimate in found.parameters.items()},
+        rates={name: _withheld(estimate, "gamma_dot" in name) for name, estimate in found.rates.items()},
+        curves={name: curve.withheld() if name == "gamma_dot" else curve for name, curve in found.curves.items()},
+        statements=(*found.statements, "shear rate and phi0 are not determined: fewer than two angles see the flow from frame to frame"),
+    )
+
+
 def sampling(model: Model, u: np.ndarray) -> tuple[str, ...]:
     """A sentence when the flow phase is not followed from frame to frame at some angle."""
     phase = model.frame_phase(u)
     slow = phase < SAMPLED
     if slow.all():
         return ()
-    near = "none" if not slow.any() else ", ".join(f"{angle:.4g}" for angle in np.asarray(model.phi)[slow])
+    near = ", ".join(f"{angle:.4g}" for angle in np.asarray(model.phi)[slow])
+    rests = f"{slow.sum()} of {len(phase)} angles ({near} degrees), on which the shear rate rests; it has aliases"
     return (
         f"the flow phase between neighbouring frames reaches {phase.max():.3g} rad, more than {SAMPLED:.2g}: frames follow the flow at "
-        f"{slow.sum()} of {len(phase)} angles ({near} degrees), the shear rate rests on those and has aliases",
+        f"{rests if slow.any() else 'no angle, and the shear rate has aliases'}",
     )
 
 

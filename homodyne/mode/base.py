@@ -163,7 +163,7 @@ class Model(Protocol):
         ...
 
     def frame_phase(self, u: np.ndarray) -> np.ndarray:
-        """(P,) largest flow phase between neighbouring frames at each angle, rad; zero without flow."""
+        """(P,) flow phase between neighbouring frames at each angle, rad, median over the record; zero without flow."""
         ...
 
     def faster(self) -> "Model":

@@ -259,7 +259,7 @@ class FlowModel:
         _, shear, phi0 = self.split(u)
         if self.shear is None:
             return np.zeros(len(self.phi))
-        rate = float(np.max(np.asarray(_rates(self.shear, shear))))
+        rate = float(np.median(np.asarray(_rates(self.shear, shear))))
         return np.abs(np.cos(np.deg2rad(phi0 - self.phi))) * self.phase * rate * float(self.t[1] - self.t[0])
 
     def faster(self) -> Model:
