@@ -65,6 +65,11 @@ class Model(Protocol):
         ...
 
     @property
+    def phi(self) -> np.ndarray:
+        """(P,) measured angles, degrees."""
+        ...
+
+    @property
     def pair(self) -> Pair:
         """h of a pair of frames."""
         ...

@@ -268,7 +268,7 @@ class FlowModel:
     def mirrors(self, u: np.ndarray, angles: Sequence[int]) -> list[np.ndarray]:
         if self.shear is None or not self.has_phi0:
             return []
-        named = dict(zip(self.names, np.asarray(self.parameters(u)).tolist(), strict=True))
+        named = dict(zip(self.names, np.asarray(self.parameters(jnp.asarray(u))).tolist(), strict=True))
         flow = np.deg2rad(named["phi0"])
         found = []
         for first, second in combinations(np.deg2rad(self.phi[list(angles)]), 2):
