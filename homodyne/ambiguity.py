@@ -78,7 +78,7 @@ def sampling(model: Model, u: np.ndarray) -> tuple[str, ...]:
     slow = phase < SAMPLED
     if slow.all():
         return ()
-    near = ", ".join(f"{angle:.4g}" for angle in np.asarray(model.phi)[slow])
+    near = ", ".join(f"{angle:.4g}" for angle in model.phi[slow])  # type: ignore[attr-defined]
     rests = f"{slow.sum()} of {len(phase)} angles ({near} degrees), on which the shear rate rests; it has aliases"
     return (
         f"the flow phase between neighbouring frames reaches {phase.max():.3g} rad, more than {SAMPLED:.2g}: frames follow the flow at "

@@ -65,11 +65,6 @@ class Model(Protocol):
         ...
 
     @property
-    def phi(self) -> np.ndarray:
-        """(P,) measured angles, degrees."""
-        ...
-
-    @property
     def pair(self) -> Pair:
         """h of a pair of frames."""
         ...
