@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import chdtrc
 
+from .ambiguity import declare
 from .data import Dataset
 from .goodness import goodness, offset_test
 from .identifiability import Identified, identify, log_rate_slopes
@@ -101,6 +102,7 @@ class Fitted:
         size = self.information.size
         covariance, reach = self.noise.covariance[:size, :size], self.reach[:, :size]
         found = identify(self.problem.model, self.job.mode, self.u, covariance, self.information, self.absent, reach)
+        found = declare(found, self.problem.model, self.u, self.solution.alternatives, self.unit)
         return found.withheld() if self.verdict.name == "failed" else found
 
     @property
