@@ -100,8 +100,7 @@ def _outside(estimate: Estimate, value: float) -> bool:
         return False
     if estimate.name == "phi0":
         value = estimate.value + (value - estimate.value + 90.0) % 180.0 - 90.0
-    lower, upper = estimate.interval
-    return not lower <= value <= upper
+    return not estimate.holds(value)
 
 
 def _values(found: Identified, model: Model, u: np.ndarray) -> dict[str, float]:

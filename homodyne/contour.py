@@ -30,6 +30,9 @@ CORRECTIONS = 3
 """Steps back to the edge after a step along it."""
 
 
+NOWHERE = ["everywhere"]
+
+
 def contour(surface: Surface, pair: tuple[Quantity, Quantity], confidence: float) -> Contour | None:
     """Confidence region of two quantities; None when they are one and the same to the data."""
     origin = surface.origin(pair)
@@ -39,6 +42,9 @@ def contour(surface: Surface, pair: tuple[Quantity, Quantity], confidence: float
     region = _Region(surface, pair, origin, covariance)
     inner, _ = region.trace(_level(INNER))
     outer, open_at = region.trace(_level(confidence))
+    inner, outer = (np.full((1, 2), np.nan) if crosses(edge) else edge for edge in (inner, outer))
+    if np.isnan(outer).all() and open_at != NOWHERE:
+        open_at = ["in places: chi2 has several valleys there, and its edge could not be followed"]
     names = (pair[0].name, pair[1].name)
     log.info("region of %s and %s: %d points, %d passes", *names, len(region.points), sum(point.passes for point in region.points))
     where = f"the region of {names[0]} and {names[1]} at {100 * confidence:g} % is open"
@@ -70,7 +76,7 @@ class _Region:
         nothing = np.full((1, 2), np.nan)
         start = self._start(level)
         if start is None:
-            return nothing, ["everywhere"]
+            return nothing, NOWHERE
         forward, closed = self._follow(start, level, 1)
         if closed:
             return np.array([self._end(point, level) for point in (start, *forward, start)]), []
@@ -148,6 +154,27 @@ class _Region:
 
     def _words(self, point: Point) -> str:
         return "at " + ", ".join(f"{q.name} = {float(value):.4g}" for q, value in zip(self.pair, point.value, strict=True))
+
+
+def crosses(edge: np.ndarray) -> bool:
+    """Whether a line (M, 2) crosses itself."""
+    line = edge[~np.isnan(edge).any(axis=1)]
+    if len(line) < 4:
+        return False
+    line = (line - line.mean(axis=0)) / np.maximum(line.std(axis=0), 1e-300)
+    first, step = line[:-1], np.diff(line, axis=0)
+
+    def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+    between = first[None, :] - first[:, None]
+    area = cross(step[:, None], step[None, :])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        s, t = cross(between, step[None, :]) / area, cross(between, step[:, None]) / area
+    k = np.arange(len(step))
+    apart = np.abs(k[:, None] - k) > 1
+    apart &= (k[:, None] + k) != len(step) - 1 if np.allclose(line[0], line[-1]) else True
+    return bool(np.any(apart & (s > 0) & (s < 1) & (t > 0) & (t < 1)))
 
 
 def _level(confidence: float) -> float:

@@ -55,7 +55,7 @@ def profile(surface: Surface, quantity: Quantity, error: float, confidence: floa
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a profile: points from the estimate outward, the end of the interval (infinite: none), and why there is none."""
+    """One side of a profile: points from the estimate outward, the end of the interval (infinite: none; NaN: not found), and why."""
 
     points: list[Point]
     end: float
@@ -91,8 +91,10 @@ class Valley:
                 return Side(points, end, "" if np.isfinite(end) else f"{none}: {beyond}, {reached}")
             if point.chi2 < level - SHORT * max(level - self.origin.chi2, self.surface.variance):
                 points += [point] if away > last else []
-                why = "where the model ends" if self.surface.ends(point) else "where the search gave up"
-                return Side(points, end, self._ended(none, end, point, why))
+                if self.surface.ends(point) or np.isfinite(end):
+                    return Side(points, end, self._ended(none, end, point, "where the model ends"))
+                reached = f"the search ended at {float(point.value[0]):.4g}, {self._height(point):.2f} standard deviations away"
+                return Side(points, float("nan"), f"the {word} limit of {self.quantity.name} was not found: {reached}")
             points.append(point)
             if rung == 1.0:
                 # To first order from the level that was reached.

@@ -326,7 +326,7 @@ class Profile:
         value: (K,) ascending, the estimate among them. rise: (K,) of chi2, in units of the residual variance.
         root: (K,) signed root of the calibrated rise: a standard normal deviate.
         estimate, error: value and linear standard error, NaN where there is none.
-        lower, upper: ends of the interval; infinite where the search met no end.
+        lower, upper: ends of the interval; infinite where there is none, NaN where the search did not find it.
         inflation: standard error over that of independent pixels, which calibrates the rise.
         sentence: where an end is missing and how far it was searched, or empty.
     """
