@@ -165,7 +165,7 @@ class Goodness:
         lag_edges: (L + 1,) frames. lag, age: (B,) class of each block. z: (P, B) standardised block means of the residuals.
         z_lag: (P, L) summed over ages; z_age: (P, A) over lags.
         scatter, scatter_error: observed over expected scatter, NaN where the number of pixels was taken from it.
-        scaled: True when the number of pixels was taken from the residuals, which makes the tests conservative.
+        scaled: True when the number of pixels was taken from the residuals, which misfit inflates: tests see less.
     """
 
     tests: dict[str, Test]
