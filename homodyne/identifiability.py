@@ -367,7 +367,7 @@ class _Findings:
         curve, (_, relative, angle, time) = self.curves["gamma_dot"], self._product()
         phi = float(self.model.phi[angle])  # type: ignore[attr-defined]
         value = float(curve.value[time] * abs(np.cos(np.deg2rad(self.u[-1] - phi))))
-        name = f"gamma_dot({curve.t[time]:.3g} s) |cos(phi0 - {phi:.4g})|"
+        name = f"gamma_dot({curve.t[time]:.3g} s) |cos(phi0 {'+' if phi < 0 else '-'} {abs(phi):.4g})|"
         self.curves["gamma_dot"] = curve.withheld()
         self.rates |= {key: rate.withheld() for key, rate in self.rates.items() if key in ("gamma_dot_best", "gamma_dot_ref")}
         self._add_rate("gamma_dot_along", value, relative, replace(curve, determined=relative < RATE_ERROR))
