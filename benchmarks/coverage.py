@@ -68,6 +68,12 @@ def regimes() -> list[Regime]:
         found += [Regime(f"laminar alpha {alpha:g} kbar {label}", 100, alpha=alpha, **flow, **shared) for alpha in (-0.5, 0.0)]
         found.append(Regime(f"static averaged kbar {label}", 200, scaling="averaged", **shared))
         found.append(Regime(f"laminar averaged kbar {label}", 100, scaling="averaged", **flow, **shared))
+    # Named so that --only "maps alone" picks them; nothing but the maps is known.
+    alone = {"details": {"alone": True}}
+    for label in ("0.5", "5"):
+        photons = {"photons": PHOTONS[label]}
+        found += [Regime(f"maps alone static alpha {alpha:g} kbar {label}", 60, alpha=alpha, **photons, **alone) for alpha in (-0.5, -1.5)]
+        found.append(Regime(f"maps alone laminar kbar {label}", 60, **flow, **photons, **alone))
     for label in ("0.5", "5", "inf"):
         photons = {"photons": PHOTONS[label]}
         found.append(Regime(f"static 4 pixels per speckle kbar {label}", 200, per_speckle=4, **photons))
@@ -129,6 +135,8 @@ def simulated(regime: Regime, seed: int):
         hidden |= np.isin(i, np.linspace(5, regime.n - 5, 12).astype(int))[:, None]
         maps = np.stack([np.where(hidden | hidden.T, np.nan, data.map(k)) for k in range(len(regime.phi))])
         data = replace(data, tiles=pack(maps))
+    if "alone" in regime.details:
+        data = replace(data, **{name: np.full_like(getattr(data, name), np.nan) for name in ("counts", "diagonal", "pixels")})
     return data
 
 

@@ -14,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import re
 import sys
 import time
 from collections import defaultdict
@@ -29,6 +30,8 @@ Z68, Z95 = 0.9945, 1.96
 KBAR = {"0.05": 0.05, "0.5": 0.5, "5": 5.0}
 BLIND = " no counts"
 """Ending of the names of regimes whose files hold neither counts, nor the raw diagonal, nor the number of pixels."""
+PRODUCT = re.compile(r"gamma_dot\((.+) s\) \|cos\(phi0 - (.+)\)\|")
+"""What takes the place of the shear rate where its direction is not determined."""
 FIRST_SEED = 100_000
 """Not the seeds of benchmarks/coverage.py."""
 
@@ -106,6 +109,9 @@ def truth(nature: Nature, name: str, fit, times: dict[str, float]) -> float | No
     stem, _, at = name.partition("(")
     if name in nature.parameters:
         return nature.parameters[name]
+    if product := PRODUCT.fullmatch(name):
+        seconds, angle = map(float, product.groups())
+        return float(nature.rate("gamma_dot", seconds)) * abs(np.cos(np.deg2rad(nature.parameters["phi0"] - angle)))
     if name in ("D_Stokes-Einstein", "J/2 at the last time"):
         return 0.5 * float(nature.rate("J", times["J"] if name.startswith("D_") else last))
     if root in ("contrast", "offset"):
@@ -135,7 +141,7 @@ def printed(fit) -> dict[str, list[float]]:
     for estimate in estimates:
         if estimate.status == "fixed" or "[homodyne_v2]" in estimate.name:
             continue
-        low, high = getattr(estimate, "interval", (np.nan, np.nan))
+        low, high = estimate.interval
         if np.isnan(low) and np.isnan(high):
             low, high = estimate.value - Z95 * estimate.error, estimate.value + Z95 * estimate.error
         found[estimate.name] = [estimate.value, estimate.error, low, high]
@@ -191,21 +197,26 @@ def kind(name: str) -> str:
     """Under which name it is counted: angles and the two names of J/2 together."""
     if name in ("D_Stokes-Einstein", "J/2 at the last time"):
         return "D_Stokes-Einstein or J/2"
+    if PRODUCT.fullmatch(name):
+        return "gamma_dot abs(cos(phi0 - phi))"
     stem, _, rest = name.partition("[")
     return stem + rest.partition("]")[2]
 
 
 def counted(lines: list[dict]) -> dict[str, np.ndarray]:
-    """(K, 4) by kind: pull (NaN without), inside the interval, has an interval, has a finite error."""
+    """(K, 4) by kind: pull (NaN without), truth inside the interval, has an interval, has a finite error."""
     found = defaultdict(list)
     for line in lines:
         for name, numbers in line["numbers"].items():
             value, error, low, high, true = (np.nan if number is None else float(number) for number in numbers)
             has = not (np.isnan(low) or np.isnan(high)) and np.isfinite(true)
-            # A point where the error is not known is no interval.
-            half = (high - value if true > value else value - low) / Z95 if has else np.nan
-            pull = (value - true) / half if has and np.isfinite(half) and half > 0 else 0.0 if has and np.isinf(half) else np.nan
-            found[kind(name)].append([pull, has and low <= true <= high, has, np.isfinite(error)])
+            # An interval whose ends are exchanged goes through infinity.
+            through = low > high
+            inside = (true >= low or true <= high) if through else low <= true <= high
+            half = (high - value if true > value else value - low) / Z95
+            # A side without an end has no pull.
+            pull = (value - true) / half if has and not through and np.isfinite(half) and half > 0 else np.nan
+            found[kind(name)].append([pull, has and inside, has, np.isfinite(error)])
     return {name: np.array(rows, dtype=float) for name, rows in found.items()}
 
 
@@ -215,27 +226,31 @@ def tables(lines: list[dict]) -> str:
     for line in lines:
         groups[line["regime"]].append(line)
     groups = {regime.name: groups[regime.name] for regime in regimes() if regime.name in groups}
-    text = ["| regime | fits | number | 68 % | 95 % | ± | pull width | pull mean | without |", "|---" * 9 + "|"]
+    text = ["| regime | fits | number | 68 % | 95 % | ± | pull width | pull mean | without | interval only |", "|---" * 10 + "|"]
     summary = ["| regime | fits | 68 %, all | 95 %, all | largest pull | lowest 95 % | seconds |", "|---" * 7 + "|"]
     tests = ["| regime | noise | p < 0.01 lag_age | p < 0.05 lag_age, lag, all angles, offset | scaling averaged |", "|---" * 5 + "|"]
     for name, group in groups.items():
         everything, lowest = [], (2.0, "-")
         for number, rows in counted(group).items():
             has, pulls = rows[rows[:, 2] > 0], rows[np.isfinite(rows[:, 0]), 0]
-            missing = 1 - rows[:, 2].mean()
+            missing, uneven = 1 - rows[:, 2].mean(), np.mean((rows[:, 2] > 0) & (rows[:, 3] == 0))
             if len(has) < 5:
-                text.append(f"| {name} | {len(group)} | {number} | - | - | - | - | - | {missing:.2f} |")
+                text.append(f"| {name} | {len(group)} | {number} | - | - | - | - | - | {missing:.2f} | {uneven:.2f} |")
                 continue
+            # Of intervals that are all open on the side of the truth no pull is left.
+            pulls = pulls if len(pulls) else np.array([np.nan])
             inside, narrow = has[:, 1].mean(), np.mean(np.abs(pulls) < Z68)
             width, mean = np.sqrt(np.mean(pulls**2)), pulls.mean()
             everything.append(has)
             lowest = min(lowest, (inside, number))
             # Angles of one fit are nearly independent, its other numbers are not.
             error = np.sqrt(0.95 * 0.05 / len(has))
-            cells = f"{narrow:.3f} | {inside:.3f} | {error:.3f} | {width:.2f} | {mean:+.2f} | {missing:.2f}"
+            cells = f"{narrow:.3f} | {inside:.3f} | {error:.3f} | {width:.2f} | {mean:+.2f} | {missing:.2f} | {uneven:.2f}"
             text.append(f"| {name} | {len(group)} | {number} | {cells} |")
+        if not everything:
+            continue
         rows = np.concatenate(everything)
-        narrow, seconds = np.nanmean(np.abs(rows[:, 0]) < Z68), np.median([line["seconds"] for line in group])
+        narrow, seconds = np.mean(np.abs(rows[np.isfinite(rows[:, 0]), 0]) < Z68), np.median([line["seconds"] for line in group])
         extreme = np.nanmax(np.abs(rows[:, 0]))
         totals = f"{narrow:.3f} | {rows[:, 1].mean():.3f} | {extreme:.1f} | {lowest[1]} {lowest[0]:.3f} | {seconds:.2f}"
         summary.append(f"| {name} | {len(group)} | {totals} |")
@@ -265,6 +280,8 @@ def run(chosen: list[Regime], out: Path, workers: int) -> None:
     with out.open("a") as stream, ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         tasks = [pool.submit(one, regime, seed) for regime, seed in todo]
         for count, task in enumerate(as_completed(tasks), start=1):
+            if task.exception():
+                pool.shutdown(cancel_futures=True)
             stream.write(json.dumps(task.result()) + "\n")
             stream.flush()
             if count % 20 == 0:

@@ -13,7 +13,8 @@ from scipy.optimize import brentq
 
 from .covariance import AngleSums, Counting, angle_sums
 from .data import Dataset
-from .pairsums import WeightedLoss, ramp
+from .images import Bins
+from .pairsums import Pair, WeightedLoss, ramp
 from .problem import Evaluation, Information, Problem, information
 
 FEWEST_FRAMES = 10.0
@@ -24,6 +25,9 @@ SILENT = 1e-6
 """Residuals smaller than this part of the contrast are rounding: there is no noise to test against."""
 MOST_SHOT = 1e4
 """Largest shot noise, in units of the contrast, that correlations of residuals are asked about."""
+
+FEW_BINS = 128
+"""Bins of frames for what the fit takes away from residuals."""
 
 
 @dataclass(frozen=True)
@@ -253,9 +257,14 @@ class _Residuals:
         levels, count, n = np.array([0.0, 2.0, 10.0]), len(evaluation.contrast), len(problem.model.t)
         b, fitted = np.maximum(evaluation.contrast, 1e-12), information(evaluation, problem)
         variance, taken = np.empty((2, len(levels), count))
+
+        def coarse(x: np.ndarray, pair: Pair) -> Bins:
+            # What the fit takes away is smooth, and a small part.
+            return Bins.uniform(n, -(-n // FEW_BINS))
+
         for at, level in enumerate(levels):
             shot = np.broadcast_to((level * b)[:, None], (count, n))
-            sums = angle_sums(problem, evaluation, Counting(shot, np.ones(count)), loss)
+            sums = angle_sums(problem, evaluation, Counting(shot, np.ones(count)), loss, bins_of=coarse)
             for k, part in enumerate(sums):
                 expand = expansion(fitted, k, count)
                 size = len(expand)
@@ -278,7 +287,8 @@ class _Residuals:
 
     def level_of_neighbours(self) -> float:
         """The same from how far residuals that share a frame agree, all angles together: that of one is too uncertain to divide by."""
-        used = np.flatnonzero((self.usual > 0) & (self.pairs > 0))
+        # Without a contrast there is no speckle that residuals could share.
+        used = np.flatnonzero((self.usual > 0) & (self.pairs > 0) & (self.variance[:, 2] > 0))
         weight = self.pairs[used]
         seen = float(weight @ (self.products[used] / self.usual[used]))
 

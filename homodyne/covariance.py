@@ -29,6 +29,9 @@ from .pairsums import Moments, Pair, WeightedLoss
 from .problem import Evaluation, PixelSource, Problem, states_and_slopes
 from .projection import linear_gram, slope_grams
 
+STRIP = 16
+"""Rows that are transposed at a time."""
+
 
 @dataclass(frozen=True)
 class Counting:
@@ -113,7 +116,12 @@ def map_covariance(binned: np.ndarray, exact_shot: np.ndarray, frames: Frames) -
         return x.reshape(len(x), gam.size) @ y.reshape(count, gam.size).T
 
     def swapped(x: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(x.transpose(0, 2, 1))
+        out = np.empty_like(x)
+        for image, turned in zip(x, out, strict=True):
+            for first in range(0, len(image), STRIP):
+                # In strips that stay in the cache.
+                turned[:, first : first + STRIP] = image[first : first + STRIP].T
+        return out
 
     h_g = _products(h, binned)
     mixed = b * unequal.shot_once * traces(h_g * s, binned)
@@ -160,12 +168,12 @@ def _products(matrix: np.ndarray, images: np.ndarray) -> np.ndarray:
     """(k, b, b) matrix times each symmetric image; of an image that is zero outside a small patch only the patch is multiplied."""
     out = np.zeros_like(images)
     for image, product in zip(images, out, strict=True):
-        upper = np.triu(image)
+        upper = np.triu(image != 0)
         rows, columns = (np.flatnonzero(upper.any(axis=axis)) for axis in (1, 0))
         if not len(rows):
             continue
         r, c = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-        patch = upper[r, c]
+        patch = image[r, c] * upper[r, c]
         if 4 * patch.size > image.size:
             product[:] = matrix @ image
             continue

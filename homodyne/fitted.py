@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import chdtrc
 
+from .ambiguity import declare
 from .data import Dataset
 from .goodness import goodness, offset_test
 from .identifiability import Identified, identify, log_rate_slopes
@@ -16,7 +17,7 @@ from .optimizer.base import Solution
 from .optimizer.loss import LOSSES
 from .optimizer.trust_region import minimise
 from .pairsums import WeightedLoss
-from .problem import CellSource, Information, Problem, information
+from .problem import CellSource, Information, Problem, information, user_parameters
 from .results import QUANTILE, Goodness, NoiseFacts, Outcome, Verdict
 from .verdict import judge
 
@@ -101,6 +102,7 @@ class Fitted:
         size = self.information.size
         covariance, reach = self.noise.covariance[:size, :size], self.reach[:, :size]
         found = identify(self.problem.model, self.job.mode, self.u, covariance, self.information, self.absent, reach)
+        found = declare(found, self.problem.model, self.u, self.solution.alternatives, self.unit)
         return found.withheld() if self.verdict.name == "failed" else found
 
     @property
@@ -223,7 +225,9 @@ class Fitted:
 
     @property
     def summary(self) -> dict[str, float]:
-        return {name: estimate.value for name, estimate in self.identified.parameters.items()}
+        """Parameters by the user's names."""
+        model = self.problem.model
+        return dict(zip(model.names, np.asarray(user_parameters(model, self.u)).tolist(), strict=True))
 
     @property
     def scaling_covariance(self) -> np.ndarray:

@@ -24,6 +24,8 @@ DIRECTION_ERROR = 10.0
 EXPONENT_ERROR = 0.6
 CONSTANT = 2.0
 """Standard deviations of ln of the change along the record below which a rate is constant."""
+VAGUE = 1.0
+"""Error of ln of a rate from which on there is not even an interval."""
 MOVES = 0.3
 """Share of its interval by which a number may move with a coordinate at its limit and keep its error."""
 
@@ -207,10 +209,12 @@ class _Findings:
 
     def _add_rate(self, key: str, rate: float, relative: float, curve: Curve) -> None:
         """A rate with the interval of its logarithm, in which chi2 is close to a parabola."""
-        free = curve.determined and np.isfinite(relative)
-        interval = (rate * np.exp(-QUANTILE * relative), rate * np.exp(QUANTILE * relative)) if free else (np.nan, np.nan)
-        error, status = (rate * relative, "free") if free else (np.nan, "undetermined")
-        self.rates[key] = Estimate(key, rate, error, curve.unit, -np.inf, np.inf, status, interval)  # type: ignore[arg-type]
+        needed = curve.name not in self.absent and relative < VAGUE
+        factor = float(np.exp(QUANTILE * relative)) if needed else np.nan
+        # Not only where the error is small: such errors go with rates that fluctuate upward.
+        status: Status = "free" if curve.determined and np.isfinite(relative) else "interval" if needed else "undetermined"
+        error = rate * relative if status == "free" else np.nan
+        self.rates[key] = Estimate(key, rate, error, curve.unit, -np.inf, np.inf, status, (rate / factor, rate * factor))
 
     def _moved_rates(self) -> list[str]:
         """Rates that lost their error to a coordinate at its limit."""
@@ -291,12 +295,22 @@ class _Findings:
         if held.any() or not np.isfinite(self.known.error(unit)[0]):
             return None, ()
         found = law_intervals(law, p, covariance, QUANTILE)
-        self.intervals |= dict(zip(law.names, found, strict=True))
+        self.intervals |= dict(zip(law.names, found, strict=False))
+        self._bend(name, *found[3:])
+        found = found[:3]
         if all(interval.lower <= interval.upper < np.inf for interval in found):
             return None, ()
         near = f"{exponent_name} = {p[k]:.2g} +- {error:.2g} reaches 0, where {name}(t) is logarithmic and both are infinite"
         boundless = tuple(law.names[k] for k in (0, 2) if not np.isfinite(found[k].lower))
         return f"{amplitude} and {offset} have no limit on one side: {near}; {self._reference(name)}", boundless
+
+    def _bend(self, name: str, rate: Interval, slope: Interval) -> None:
+        """Rate and slope at the reference time with the interval of the region, where they have an error at all."""
+        for key, interval, logarithmic in ((f"{name}_ref", rate, True), (f"dln{name}_dlnt", slope, False)):
+            found, ends = self.rates[key], (interval.lower, interval.upper)
+            if found.status == "free":
+                ends = (float(np.exp(ends[0])), float(np.exp(ends[1]))) if logarithmic else ends
+                self.rates[key] = replace(found, interval=ends)
 
     def _reference(self, name: str) -> str:
         """Rate and slope at the reference time, in numbers."""
@@ -353,7 +367,7 @@ class _Findings:
         curve, (_, relative, angle, time) = self.curves["gamma_dot"], self._product()
         phi = float(self.model.phi[angle])  # type: ignore[attr-defined]
         value = float(curve.value[time] * abs(np.cos(np.deg2rad(self.u[-1] - phi))))
-        name = f"gamma_dot({curve.t[time]:.3g} s) |cos(phi0 - {phi:.4g})|"
+        name = f"gamma_dot({curve.t[time]:.3g} s) |cos(phi0 {'+' if phi < 0 else '-'} {abs(phi):.4g})|"
         self.curves["gamma_dot"] = curve.withheld()
         self.rates |= {key: rate.withheld() for key, rate in self.rates.items() if key in ("gamma_dot_best", "gamma_dot_ref")}
         self._add_rate("gamma_dot_along", value, relative, replace(curve, determined=relative < RATE_ERROR))

@@ -55,7 +55,7 @@ def profile(surface: Surface, quantity: Quantity, error: float, confidence: floa
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a profile: points from the estimate outward, the end of the interval (infinite: none), and why there is none."""
+    """One side of a profile: points from the estimate outward, the end of the interval (infinite: none; NaN: not found), and why."""
 
     points: list[Point]
     end: float
@@ -85,13 +85,16 @@ class Valley:
             if point is None:
                 return Side(points, end, self._ended(none, end, points[-1], "the model is not finite beyond"))
             away, last = direction * (point.value[0] - self.centre), direction * (points[-1].value[0] - self.centre)
-            if away < min(last, 0.0):
+            if point.beyond[0]:
                 beyond = f"it is infinite before {abs(self._height(point)):.2f} standard deviations and comes back from the other side"
                 reached = f"to {float(point.value[0]):.4g} there"
                 return Side(points, end, "" if np.isfinite(end) else f"{none}: {beyond}, {reached}")
-            if point.chi2 < level - SHORT * (level - self.origin.chi2):
+            if point.chi2 < level - SHORT * max(level - self.origin.chi2, self.surface.variance):
                 points += [point] if away > last else []
-                return Side(points, end, self._ended(none, end, point, "where the model ends"))
+                if self.surface.ends(point) or np.isfinite(end):
+                    return Side(points, end, self._ended(none, end, point, "where the model ends"))
+                reached = f"the search ended at {float(point.value[0]):.4g}, {self._height(point):.2f} standard deviations away"
+                return Side(points, float("nan"), f"the {word} limit of {self.quantity.name} was not found: {reached}")
             points.append(point)
             if rung == 1.0:
                 # To first order from the level that was reached.

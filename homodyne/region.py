@@ -10,9 +10,10 @@ Source: docs/uncertainty.md.
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .mode.rate_law import RateLaw
@@ -32,7 +33,7 @@ class Interval:
 
 
 def law_intervals(law: RateLaw, p: np.ndarray, covariance: np.ndarray, z: float) -> tuple[Interval, ...]:
-    """Of amplitude, exponent and offset of a law in the form ``two_rate`` with a free exponent.
+    """Of amplitude, exponent, offset, ln of the rate and logarithmic slope at t_ref of a law ``two_rate`` with a free exponent.
 
     Args:
         p: (3,) estimate in the coordinates of the law. covariance: (3, 3) of it. z: standard deviations of the interval, 1.96 for 95 %.
@@ -54,6 +55,7 @@ def law_intervals(law: RateLaw, p: np.ndarray, covariance: np.ndarray, z: float)
             if lower[k] <= upper[k]:
                 lower[k], upper[k] = -np.inf, np.inf
     lower[1], upper[1] = centre[1] - half[1], centre[1] + half[1]
+    lower[3:], upper[3:] = found[3:].min(axis=1), found[3:].max(axis=1)
     bend = SKEWED * half + 1e-9 * np.abs(centre)
     straight = (np.abs(upper - centre - half) < bend) & (np.abs(centre - lower - half) < bend)
     return tuple(Interval(*ends) for ends in zip(lower.tolist(), upper.tolist(), straight.tolist(), strict=True))
@@ -68,8 +70,13 @@ def _sphere() -> np.ndarray:
     return np.stack([radius * np.cos(angle), radius * np.sin(angle), height], axis=1)
 
 
-_parameters = jax.jit(lambda law, p: law.parameters(p))
-_slopes = jax.jit(lambda law, p: jax.jacfwd(law.parameters)(p))
+def _numbers(law: RateLaw, p: jax.Array) -> jax.Array:
+    """(5, ...) of coordinates (3, ...)."""
+    return jnp.concatenate([law.parameters(p), law.rate_and_slope(p)])
+
+
+_parameters = jax.jit(_numbers)
+_slopes = jax.jit(lambda law, p: jax.jacfwd(partial(_numbers, law))(p))
 
 
 def flow_intervals(turn: float, covariance: np.ndarray, z: float) -> tuple[Interval, Interval]:
@@ -101,4 +108,5 @@ def flow_intervals(turn: float, covariance: np.ndarray, z: float) -> tuple[Inter
 
 def _interval(lower: float, upper: float, half: float) -> Interval:
     """An interval around zero beside the linear one."""
-    return Interval(lower, upper, bool(abs(upper - half) < SKEWED * half and abs(-lower - half) < SKEWED * half))
+    bend = SKEWED * half + 1e-12
+    return Interval(lower, upper, bool(abs(upper - half) < bend and abs(-lower - half) < bend))

@@ -165,7 +165,7 @@ class Goodness:
         lag_edges: (L + 1,) frames. lag, age: (B,) class of each block. z: (P, B) standardised block means of the residuals.
         z_lag: (P, L) summed over ages; z_age: (P, A) over lags.
         scatter, scatter_error: observed over expected scatter, NaN where the number of pixels was taken from it.
-        scaled: True when the number of pixels was taken from the residuals, which makes the tests conservative.
+        scaled: True when the number of pixels was taken from the residuals, which misfit inflates: tests see less.
     """
 
     tests: dict[str, Test]
@@ -326,7 +326,7 @@ class Profile:
         value: (K,) ascending, the estimate among them. rise: (K,) of chi2, in units of the residual variance.
         root: (K,) signed root of the calibrated rise: a standard normal deviate.
         estimate, error: value and linear standard error, NaN where there is none.
-        lower, upper: ends of the interval; infinite where the search met no end.
+        lower, upper: ends of the interval; infinite where there is none, NaN where the search did not find it.
         inflation: standard error over that of independent pixels, which calibrates the rise.
         sentence: where an end is missing and how far it was searched, or empty.
     """

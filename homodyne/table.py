@@ -111,7 +111,10 @@ def _profiles(profiles: Iterable[Profile]) -> list[str]:
     for found in profiles:
         nearest = min(abs(found.upper - found.estimate), abs(found.estimate - found.lower))
         digits = found.error if math.isfinite(found.error) else 0.5 * nearest
-        ends = [with_error(end, digits)[0] if math.isfinite(end) else "none" for end in (found.lower, found.upper, *found.linear)]
+        ends = [
+            "not found" if math.isnan(end) else with_error(end, digits)[0] if math.isfinite(end) else "none"
+            for end in (found.lower, found.upper, *found.linear)
+        ]
         linear = f"linear {ends[2]} ... {ends[3]}" if math.isfinite(found.error) else "no linear error"
         rows.append([f"profile {100 * found.confidence:g} %", found.name, ends[0], "...", ends[1], found.unit, linear])
     return [*_aligned(rows, {2, 4}), ""] if rows else []

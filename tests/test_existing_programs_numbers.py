@@ -68,7 +68,7 @@ def dense(dataset: Dataset, fit: Fit) -> SimpleNamespace:
     early, late = np.triu_indices(dataset.n, 1)
     c2 = np.stack([dataset.map(k)[early, late] for k in range(len(dataset.phi))])
     values = {name: estimate.value for name, estimate in fit.parameters.items()}
-    free = [name for name, estimate in fit.parameters.items() if estimate.status == "free"]
+    free = [name for name, estimate in fit.parameters.items() if estimate.status in ("free", "interval")]
     h, count = closed_form(values, dataset.phi, dataset.n), len(dataset.phi)
     columns = []
     for name in free:

@@ -152,6 +152,13 @@ def test_exact_shot_noise_equals_its_sum_over_pairs(kind, source):
         np.testing.assert_allclose(found[angle] / size, expected / size, atol=1e-11)
 
 
+def departures(pair, difference) -> np.ndarray:
+    """(3, pairs) 2 g1 (1 - g1), 2 g1 (g1 of a tenth of the exponent - g1) and -X ln X h, in NumPy."""
+    g1, x = np.asarray(pair.field(difference)), np.asarray(difference[0])
+    tame = np.where(x > 0, x, 1.0)
+    return np.array([2 * g1 * (1 - g1), 2 * g1**2 * (np.exp(0.45 * x) - 1), -(g1**2) * x * np.log(tame)])
+
+
 @pytest.mark.parametrize("kind", ["static", "gap_average"])
 def test_extras_equal_dense_sums(kind):
     """Drift, rival and blocks: unweighted sums with derivatives and residuals, shot noise of the blocks, and their images."""
@@ -160,7 +167,13 @@ def test_extras_equal_dense_sums(kind):
     rival = other.offset + other.contrast * np.asarray(pair(tuple(other.x[:, LATE] - other.x[:, EARLY])))
     along = np.linspace(-1, 1, N)
     block = blocks.block[blocks.lag[LATE - EARLY], EARLY + LATE]
-    extras = [0.5 * (along[EARLY] + along[LATE]) * case.h, np.where(case.used, rival - OFFSET - CONTRAST * case.h, 0.0)]
+    difference = tuple(case.point.x[:, LATE] - case.point.x[:, EARLY])
+    lead = departures(case.pair, difference)
+    extras = [
+        *(CONTRAST * lead * case.used),
+        0.5 * (along[EARLY] + along[LATE]) * case.h,
+        np.where(case.used, rival - OFFSET - CONTRAST * case.h, 0.0),
+    ]
     extras = np.array([*extras, *((block == k) & case.used for k in range(blocks.count))])
     found = overlaps(*case.arguments, bins, SHOT, blocks, (pair, other))
     for value, expected, size in (
@@ -169,10 +182,12 @@ def test_extras_equal_dense_sums(kind):
     ):
         assert np.all(np.abs(value - expected) <= 1e-11 * size)
     light = SHOT[EARLY] * SHOT[LATE] * (1 + CONTRAST * case.h)
-    assert np.isnan(found.shot[:2]).all()
-    np.testing.assert_allclose(found.shot[2:], extras[2:] @ light, rtol=1e-11)
+    assert np.isnan(found.shot[:5]).all()
+    np.testing.assert_allclose(found.shot[5:], extras[5:] @ light, rtol=1e-11)
     of = np.array([along[bins.of == k].mean() for k in range(len(bins.size))])
-    extras[0] = 0.5 * (of[bins.of[EARLY]] + of[bins.of[LATE]]) * case.h
+    middle = bins.mean(case.point.x)
+    extras[:3] = CONTRAST * departures(case.pair, tuple(np.abs(middle[:, bins.of[LATE]] - middle[:, bins.of[EARLY]]))) * case.used
+    extras[3] = 0.5 * (of[bins.of[EARLY]] + of[bins.of[LATE]]) * case.h
     assert_close(found.binned, np.array([image(row, bins) for row in extras]))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax.tree_util import register_dataclass
 from scipy.optimize import brentq, least_squares
+from scipy.optimize import minimize as solve
 
 from homodyne.config import option
 from homodyne.contour import contour
@@ -38,6 +39,7 @@ class LinearModel:
     box: float = np.inf
 
     names = ("a", "b", "c")
+    laws = ()
 
     @property
     def lower(self) -> np.ndarray:
@@ -89,7 +91,7 @@ def bowl(pole: float | None = None, covariance: np.ndarray | None = None, box: f
     covariance = other @ other.T + 0.1 * np.eye(3) if covariance is None else covariance
     known = Inverse(invert(hessian).matrix, np.zeros((3, 0)), np.ones(3), 1.0)
     information = Information(known.matrix, np.zeros(3, dtype=bool), known, np.zeros((0, 3)))
-    return Surface(made, made.evaluate(CENTRE), information, covariance, 0.7, lambda: None)
+    return Surface(made, made.evaluate(CENTRE), information, covariance, 0.7, "scipy", TOLERANCES, lambda: None)
 
 
 def parameter(k: int) -> Quantity:
@@ -151,7 +153,7 @@ def test_the_limit_of_a_model_ends_the_search_and_is_said() -> None:
     assert profile(identity, direct, float("nan"), 0.95).upper < np.inf
     box = LinearModel(np.eye(3), None, 3.0 + 0.5 * float(free))
     limited = Bowl(box, surface.problem.hessian)  # type: ignore[arg-type, attr-defined]
-    made = Surface(limited, limited.evaluate(CENTRE), surface.information, surface.covariance, 1.0, lambda: None)
+    made = Surface(limited, limited.evaluate(CENTRE), surface.information, surface.covariance, 1.0, "scipy", TOLERANCES, lambda: None)
     found = profile(made, direct, float("nan"), 0.95)
     assert found.upper == np.inf
     assert "where the model ends" in found.sentence
@@ -243,3 +245,55 @@ def test_a_rate_is_profiled_like_a_parameter() -> None:
     assert (found.estimate, found.error) == (rate.value, rate.error)
     # J at the reference time is what the data determine best: nearly linear.
     np.testing.assert_allclose((found.lower, found.upper), found.linear, rtol=0.02)
+
+
+@cache
+def constant():
+    """A sample whose J does not change, so that the exponent shapes hardly anything."""
+    return simulated({"D0": 6000.0, "alpha": 0.0, "D_offset": 0.0}, (0.0, 60.0), 40, sigma=0.005, seed=3)
+
+
+@pytest.mark.parametrize("name", ["J_ref", "J_best"])
+def test_where_the_exponent_is_free_to_move_the_profile_is_that_of_another_solver(name: str) -> None:
+    """SciPy's SLSQP, with the rate held by an equality constraint and several exponents to start from."""
+    asked = option("uncertainty", "standard", profile=[name])
+    fit = fitted(constant(), mode="static", per_angle_scaling="averaged", uncertainty=asked)
+    found = fit.profiles[name]
+    assert len(found.value) <= 11
+    assert np.isfinite((found.lower, found.upper)).all()
+    # An exponent at its limit holds the linear error short; chi2 does not.
+    half, linear = 0.5 * (found.upper - found.lower), 0.5 * (found.linear[1] - found.linear[0])
+    assert 0.95 * linear < half < 1.3 * linear
+    made = Problem(option("mode", "static").bind(constant().t, Q, constant().gap, constant().phi), *problem_parts(constant(), "averaged"))
+    best, variance = made.evaluate(fit.solution).chi2, fit.sigma**2 * fit.dof / fit.pairs
+    at = int(np.argmin(np.abs(constant().t - fit.curves["J"].best_time)))
+
+    def log_rate(u: np.ndarray) -> float:
+        return float(made.model.reference(u)["J"][0] if name == "J_ref" else made.model.log_rates(u)["J"][at])
+
+    box = list(zip(made.model.lower, made.model.upper, strict=True))
+    for value, rise in zip(found.value[1::3], found.rise[1::3], strict=True):
+        rises = []
+        for exponent in (-1.0, 0.0, 1.0):
+            start = fit.solution * [1, 1, 0] + [0, 0, exponent]
+            solved = solve(
+                lambda u: (made.evaluate(u, 1).chi2 - best) / variance,
+                start,
+                jac=lambda u: 2 * made.evaluate(u, 1).gradient / variance,
+                bounds=box,
+                constraints={"type": "eq", "fun": lambda u, value=value: log_rate(u) - np.log(value)},
+                method="SLSQP",
+                options={"ftol": 1e-8, "maxiter": 200},
+            )
+            rises.append(solved.fun)
+        assert np.sqrt(rise) == pytest.approx(np.sqrt(max(min(rises), 0.0)), abs=0.03)
+
+
+def test_an_amplitude_is_followed_through_infinity_and_this_is_said() -> None:
+    asked = option("uncertainty", "standard", profile=["D0"])
+    data = simulated({"D0": 6000.0, "alpha": -0.1, "D_offset": 0.0}, (0.0, 60.0), 40, sigma=0.01, seed=3)
+    found = fitted(data, mode="static", per_angle_scaling="averaged", uncertainty=asked).profiles["D0"]
+    assert not np.isfinite((found.lower, found.upper)).all()
+    assert "comes back from the other side" in found.sentence
+    assert len(found.value) <= 11
+    assert np.all(np.diff(found.value) > 0)

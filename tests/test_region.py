@@ -27,11 +27,12 @@ def law(n: int = 100) -> RateLaw:
 
 
 def named(p: np.ndarray, n: int = 100) -> np.ndarray:
-    """D0, alpha, D_offset of ln of the rates at both ends and the exponent: three lines of algebra, written again."""
+    """D0, alpha, D_offset, ln of rate and slope at t_ref of ln of the rates at both ends and the exponent: algebra, written again."""
     first, last, exponent = np.exp(p[0]), np.exp(p[1]), p[2]
     begin, end = times(n)[[0, -1]]
     amplitude = (last - first) / (end**exponent - begin**exponent)
-    return np.array([amplitude, exponent, first - amplitude * begin**exponent])
+    offset, power = first - amplitude * begin**exponent, amplitude * np.sqrt(begin * end) ** exponent
+    return np.array([amplitude, exponent, offset, np.log(power + offset), exponent * power / (power + offset)])
 
 
 COVARIANCE = np.array([[0.012, 0.001, 0.014], [0.001, 0.006, -0.005], [0.014, -0.005, 0.03]])
@@ -59,7 +60,7 @@ def test_ends_are_the_extremes_that_another_solver_finds(centre: tuple[float, fl
 
 def test_where_the_exponent_may_be_zero_the_interval_goes_through_infinity() -> None:
     p, spread = np.array([10.8, 9.2, -0.25]), COVARIANCE
-    amplitude, exponent, offset = law_intervals(law(), p, spread, Z)
+    amplitude, exponent, offset, *_ = law_intervals(law(), p, spread, Z)
     assert exponent.upper > 0
     assert amplitude.lower > 0 > amplitude.upper
     assert offset.lower > offset.upper

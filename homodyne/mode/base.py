@@ -162,6 +162,18 @@ class Model(Protocol):
         """The model without one rate law, whose coordinates come after those that are left; None when there is no such model."""
         ...
 
+    def frame_phase(self, u: np.ndarray) -> np.ndarray:
+        """(P,) flow phase between neighbouring frames at each angle, rad, median over the record; zero without flow."""
+        ...
+
+    def faster(self) -> "Model":
+        """The same model whose starts and grid reach flows that only near-perpendicular angles see; itself without flow."""
+        ...
+
+    def mirrors(self, u: np.ndarray, angles: Sequence[int]) -> list[np.ndarray]:
+        """Flows that each pair of these angles cannot tell from u, because only the size of a phase is seen; none without flow."""
+        ...
+
     def hard_bounds(self, parameters: Mapping[str, float], bounds: Mapping[str, tuple[float, float]]) -> "Model | None":
         """None when the parameters respect the user's bounds, else the model in coordinates where those bounds are a box."""
         ...

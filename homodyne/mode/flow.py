@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import combinations
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,12 @@ UNITS = {
 }
 
 
+PARALLEL = 0.02
+"""Sine of the angle between two directions below which they are one."""
+SAMPLED_PHASE, FASTEST_PHASE = 6.0, 60.0
+"""rad per frame along the flow: ends of the ordinary search, and of the one where frames no longer sample the flow."""
+
+
 @dataclass(frozen=True)
 class Decay:
     """h = exp(-dx0), times sinc(dx1)^power when there is shear (power > 0)."""
@@ -43,7 +50,7 @@ class Decay:
         return field_correlation(difference, self.power)
 
 
-_DATA = ("t", "phi", "q", "transport", "shear", "phase", "nominal", "fixed_phi0", "phi0_bounds")
+_DATA = ("t", "phi", "q", "transport", "shear", "phase", "nominal", "fixed_phi0", "phi0_bounds", "fastest")
 
 
 @partial(register_dataclass, data_fields=_DATA, meta_fields=("power",))
@@ -54,6 +61,7 @@ class FlowModel:
     Attributes:
         t: (n,) s. phi: (P,) measured angles, degrees. nominal: direction that phi0 is wrapped around, degrees.
         phase: phase_factor q L, the shear phase per strain along the flow. fixed_phi0: value or None. phi0_bounds: degrees.
+        fastest: largest shear phase per frame along the flow from which a search starts, rad.
     """
 
     t: np.ndarray
@@ -66,6 +74,7 @@ class FlowModel:
     nominal: float
     fixed_phi0: float | None
     phi0_bounds: tuple[float, float]
+    fastest: float = SAMPLED_PHASE
 
     @classmethod
     def bind(cls, parameters: Mapping[str, ParameterSettings], t, q, gap, phi, shear_kernel: str | None) -> "FlowModel":
@@ -176,7 +185,7 @@ class FlowModel:
         Half of the directions are within 25 degrees of nominal, half anywhere. Ranges: docs/optimizer.md.
         """
         duration, dt = self.t[-1], self.t[1] - self.t[0]
-        ranges = {"J": (0.1 / duration, 2 / dt, -1.5, 0.5), "gamma_dot": (0.3 / duration, 6 / dt, -0.8, 0.5)}
+        ranges = {"J": (0.1 / duration, 2 / dt, -1.5, 0.5), "gamma_dot": (0.3 / duration, self.fastest / dt, -0.8, 0.5)}
         # Latin hypercube: every column is a permutation of equal strata. scipy.stats has one, for 0.8 s of start-up.
         sample = (rng.permuted(np.tile(np.arange(count), (7, 1)), axis=1).T + rng.random((count, 7))) / count
         points = []
@@ -197,7 +206,7 @@ class FlowModel:
         transport = np.geomspace(0.1 / duration, 2 / dt, 12) / self.transport.scale
         if self.shear is None:
             return np.array([self.coordinates_of(self._law_point(self.transport, rate, -0.3, 0.1)) for rate in transport])
-        shear = np.geomspace(0.3 / duration, 6 / dt, 14) / self.shear.scale
+        shear = np.geomspace(0.3 / duration, self.fastest / dt, 14) / self.shear.scale
         phi0 = np.array([0.0])
         if self.has_phi0:
             low, high = self._directions(90.0)
@@ -246,6 +255,31 @@ class FlowModel:
     def reference(self, u: jax.Array) -> dict[str, jax.Array]:
         return {name: law.rate_and_slope(p) for (name, law), p in zip(self.laws.items(), self.split(u), strict=False)}
 
+    def frame_phase(self, u: np.ndarray) -> np.ndarray:
+        _, shear, phi0 = self.split(u)
+        if self.shear is None:
+            return np.zeros(len(self.phi))
+        rate = float(np.median(np.asarray(_rates(self.shear, shear))))
+        return np.abs(np.cos(np.deg2rad(phi0 - self.phi))) * self.phase * rate * float(self.t[1] - self.t[0])
+
+    def faster(self) -> Model:
+        return self if self.shear is None else replace(self, fastest=FASTEST_PHASE)
+
+    def mirrors(self, u: np.ndarray, angles: Sequence[int]) -> list[np.ndarray]:
+        if self.shear is None or not self.has_phi0:
+            return []
+        named = dict(zip(self.names, np.asarray(self.parameters(jnp.asarray(u))).tolist(), strict=True))
+        flow = np.deg2rad(named["phi0"])
+        found = []
+        for first, second in combinations(np.deg2rad(self.phi[list(angles)]), 2):
+            if abs(np.sin(first - second)) < PARALLEL:
+                continue
+            rows = [[np.cos(first), np.sin(first)], [np.cos(second), np.sin(second)]]
+            x, y = np.linalg.solve(rows, [np.cos(flow - first), -np.cos(flow - second)])
+            factor = {name: named[name] * float(np.hypot(x, y)) for name in (SHEAR[0], SHEAR[2])}
+            found.append(self.canonical(self.coordinates_of(named | factor | {"phi0": float(np.rad2deg(np.arctan2(y, x)))})))
+        return found
+
     def hard_bounds(self, parameters: Mapping[str, float], bounds: Mapping[str, tuple[float, float]]) -> Model | None:
         def violated(law: RateLaw) -> bool:
             linear = (law.names[0], law.names[2])
@@ -275,4 +309,5 @@ class FlowModel:
         return {amplitude: rate * (1 - share) * law.t_ref**-kept, power: kept, offset: rate * share}
 
 
+_rates = jax.jit(lambda law, p: law.rate(p))
 _rate_and_slope = jax.jit(lambda law, p: law.rate_and_slope(p))

@@ -19,12 +19,20 @@ from ..results import Minimum, Outcome
 from ..settings import Option
 from .loss import LOSSES, efficiency, median_scale
 from .progress import FitInterrupted, Progress, State
-from .search import Found, distinct, merge
+from .search import Found, Search, distinct, merge
 from .trust_region import Local, Solver, Tolerances, minimise
 
 log = logging.getLogger("homodyne")
 
 UNRESOLVED_EXPONENT = 0.3
+ALIASED_PHASE = 2.0
+"""rad between neighbouring frames above which a flow has aliases worth a second search."""
+ALIKE_CONTRAST, ALIKE_OFFSET = 0.1, 0.005
+"""Spread between angles by which solutions are compared: contrast as a fraction of its mean, offset absolute."""
+COMPARED_PASSES = 15
+"""Passes that a comparison at equal prior may cost for each minimum."""
+NEAR, ALIASES = 30.0, 4
+"""Rise of chi2 on cells within which aliases are fitted on all pixels, and the largest number of those."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +68,27 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """Another minimum of the same fit.
+
+    Attributes:
+        u: (p,). rise: chi2 above the chosen minimum. alike: the same with the prior that contrasts and offsets are alike; NaN where
+            minima were not compared by it. Both in the units of the data.
+    """
+
+    u: np.ndarray
+    rise: float
+    alike: float
+
+
+@dataclass(frozen=True)
 class Solution:
     """A finished fit.
 
     Attributes:
         problem: as solved, with robust weights if any. scale: of the robust loss, NaN for linear.
         efficiency: mean robust weight over mean derivative of the score; multiplies the inverse Gauss-Newton matrix (1 for linear).
-        minima: distinct local minima met, best first; found: how the search ended, by name.
+        minima: distinct local minima met, best first; alternatives: all but the chosen one; found: how the search ended, by name.
     """
 
     problem: Problem
@@ -80,6 +102,7 @@ class Solution:
     """Mean square of the weighted residual over mean weight; the residual variance for least squares."""
     scale: float = float("nan")
     efficiency: float = 1.0
+    alternatives: tuple[Alternative, ...] = ()
 
 
 class AbstractOptimizer(Option):
@@ -132,6 +155,7 @@ class _Run:
         self.tolerances = optimizer.tolerances(float(source.dataset.pairs.sum()))
         self.problem = task.problem
         self.locals: list[Local] = []
+        self.alike: list[float] = []
         self.found: dict[str, float] = dict(task.state.found)
         self.passes = 0
         self.running = 0
@@ -143,6 +167,9 @@ class _Run:
             return self.not_finite()
         if self.optimizer.shape_check:
             self.check_shapes()
+        if self.optimizer.start == "search":
+            self.check_mirrors()
+            self.check_aliases()
         statements = self.respect_bounds()
         robust = {} if self.optimizer.loss == "linear" else self.reweight()
         best = self.best
@@ -199,7 +226,54 @@ class _Run:
 
     @property
     def best(self) -> Local:
-        return min(self.locals, key=lambda local: local.evaluation.chi2)
+        """Of the lowest chi2, at equal prior where minima were compared so."""
+        compared = self.alike if len(self.alike) == len(self.locals) else [local.evaluation.chi2 for local in self.locals]
+        return self.locals[int(np.argmin(compared))]
+
+    def check_mirrors(self) -> None:
+        """Fit the flows that two angles cannot tell from the best, where the cells do not exclude them."""
+        best, fine = self.best.evaluation, self.task.fine
+        signal = np.abs(best.contrast) * np.sqrt(np.maximum(best.decay, 0.0))
+        mirrors = fine.model.mirrors(best.u, np.argsort(signal)[-4:].tolist())
+        search = Search(fine, self.task.coarse, self.task.threads)
+        if not mirrors:
+            return
+        chi2 = search.cost(fine, np.array([best.u, *mirrors]))
+        window = 10.0 * max(1.0, chi2[0] / search.degrees)
+        nearest = 1 + int(np.argmin(chi2[1:]))
+        if chi2[nearest] < chi2[0] + window:
+            self.polish(mirrors[nearest - 1], "mirror")
+
+    def check_aliases(self) -> None:
+        """Search again where frames hardly sample the flow, with contrasts that are alike, and choose by that prior."""
+        model, best = self.problem.model, self.best.evaluation
+        if np.max(model.frame_phase(best.u)) < ALIASED_PHASE:
+            return
+        variance = best.chi2 / max(float(self.source.dataset.pairs.sum()), 1.0)
+        contrast = float(np.average(best.contrast, weights=np.maximum(best.decay, 1e-9)))
+        fine, coarse = (
+            replace(part, model=part.model.faster(), design=part.design.alike(variance, ALIKE_CONTRAST * contrast, ALIKE_OFFSET))
+            for part in (self.task.fine, self.task.coarse)
+        )
+        result = Search(fine, coarse, self.task.threads).run(np.random.default_rng(self.task.seed), best.u)
+        for candidate in distinct(list(result.minima), model, ALIASES, NEAR * max(1.0, result.minima[0].chi2 / self.degrees(fine))):
+            self.polish(candidate.u, "alias")
+        if self.problem.design.drift:
+            return
+        alike = replace(self.problem, design=self.problem.design.alike(variance, ALIKE_CONTRAST * contrast, ALIKE_OFFSET))
+        self.alike = [self.compared(alike, local.evaluation.u) for local in self.locals]
+
+    def compared(self, alike: Problem, u: np.ndarray) -> float:
+        """chi2 of the minimum near u with contrasts that are alike."""
+        local = minimise(alike, u, replace(self.tolerances, ftol=1e-6, max_passes=COMPARED_PASSES), solver=self.optimizer.solver)
+        self.passes += 0 if local is None else local.passes
+        return float("inf") if local is None else local.evaluation.chi2
+
+    @staticmethod
+    def degrees(problem: Problem) -> int:
+        source = problem.source
+        assert isinstance(source, CellSource)
+        return max(source.cells.used - len(problem.model.coordinates) - problem.design.count, 1)
 
     def check_shapes(self) -> None:
         """Refit from the other side of every exponent that the data hardly determine; keep the lowest."""
@@ -261,7 +335,17 @@ class _Run:
             merge(minima, Found(local.evaluation.u, chi2), self.problem.model)
         named = tuple(Minimum(self.named(found.u), found.chi2, found.hits) for found in minima)
         numbers = {"score_variance": evaluation.chi2 / max(float(self.source.dataset.pairs.sum()), 1.0)} | robust
-        return Solution(self.problem, evaluation, outcome, self.passes + self.running, named, self.found, statements, **numbers)
+        passes = self.passes + self.running
+        alternatives = self.alternatives(evaluation)
+        return Solution(self.problem, evaluation, outcome, passes, named, self.found, statements, alternatives=alternatives, **numbers)
+
+    def alternatives(self, chosen: Evaluation) -> tuple[Alternative, ...]:
+        """The other minima, lowest first."""
+        alike = self.alike if len(self.alike) == len(self.locals) else [float("nan")] * len(self.locals)
+        base = min(alike, default=float("nan"))
+        pairs = zip(self.locals, alike, strict=True)
+        others = [Alternative(local.evaluation.u, local.evaluation.chi2 - chosen.chi2, value - base) for local, value in pairs]
+        return tuple(sorted((other for other in others if not np.array_equal(other.u, chosen.u)), key=lambda other: other.rise))
 
     def interrupted(self) -> Solution:
         """The best state so far, or the start of the search when there is none."""

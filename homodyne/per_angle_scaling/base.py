@@ -64,6 +64,22 @@ class Design:
         precision = self.precision[:, kept][:, :, kept]
         return replace(self, matrix=self.matrix[:, :, :2, kept], constant=self.constant[:, :2], precision=precision)
 
+    def alike(self, variance: float, contrast: float, offset: float) -> "Design":
+        """Contrast and offset of every angle with a prior that they are alike; itself where all angles share them.
+
+        Args:
+            variance: of a pixel. contrast, offset: standard deviations between angles.
+        """
+        if self.count <= 2 or self.drift:
+            return self
+        count = self.members.size
+        deviation, precision = np.eye(count) - 1.0 / count, np.zeros((1, 2 * count, 2 * count))
+        for row, spread in enumerate((offset, max(contrast, 1e-6))):
+            at = slice(row * count, (row + 1) * count)
+            precision[0, at, at] = deviation * variance / spread**2
+        matrix = shared_basis(np.eye(count))
+        return replace(self, name="alike", members=np.arange(count)[None], matrix=matrix, precision=precision, direct=False)
+
 
 class Fitted(Protocol):
     """What ``choose`` may ask of a fit with one design."""

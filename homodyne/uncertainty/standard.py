@@ -27,15 +27,15 @@ class Standard(AbstractUncertainty):
     """What is worked out of the fit beside its errors.
 
     Attributes:
-        profile: parameters or rates whose profile likelihood is followed on all pixels; about ten fits each. Rates are those of
-            ``Fit.rates``: J_best, J_ref, dlnJ_dlnt and the same of gamma_dot.
-        contour: pairs of them whose confidence region is drawn; about a hundred fits each.
+        profile: parameters or rates whose profile likelihood is followed on all pixels; about 20 passes each. Rates are those of
+            ``Fit.rates``: J_best, J_ref, dlnJ_dlnt and the same of gamma_dot. auto: each rate at its best time, then the free exponents.
+        contour: pairs of them whose confidence region is drawn; about 100 passes each.
         compare: other models that are fitted to the same pixels and tested against this one.
         times: s; J, shear rate, relaxation time and strain are listed at these times.
         confidence: of intervals and regions.
     """
 
-    profile: tuple[str, ...]
+    profile: tuple[str, ...] | Literal["auto"]
     contour: tuple[tuple[str, str], ...]
     compare: tuple[Literal["static", "averaged", "individual", "no_offsets", "other_kernel"], ...]
     times: tuple[Annotated[float, Field(gt=0)], ...]
@@ -81,7 +81,7 @@ class Standard(AbstractUncertainty):
         try:
             comparisons += [compare(fit, name) for name in self.compare]
             chosen, surface = _quantities(fit), _surface(fit)
-            for name in self.profile:
+            for name in self._profiled(fit.model):
                 profiles[name] = profile(surface, chosen[name], _error(fit, name), self.confidence)
             for first, second in self.contour:
                 region = contour(surface, (chosen[first], chosen[second]), self.confidence)
@@ -111,9 +111,17 @@ class Standard(AbstractUncertainty):
             return f"no profiles and comparisons: they follow chi2, and {moved}; accepted: noise=sandwich"
         return ""
 
+    def _profiled(self, model: Model) -> tuple[str, ...]:
+        """What is profiled of a model."""
+        if self.profile != "auto":
+            return self.profile
+        exponents = [law.names[1] for law in model.laws.values() if law.names[1] in law.coordinates]
+        return (*(f"{curve}_best" for curve in model.laws), *exponents)
+
     def _named(self) -> list[tuple[str, str]]:
         """Key and name of everything that was asked for."""
-        return [("profile", name) for name in self.profile] + [("contour", name) for pair in self.contour for name in pair]
+        named = () if self.profile == "auto" else self.profile
+        return [("profile", name) for name in named] + [("contour", name) for pair in self.contour for name in pair]
 
 
 def _quantities(fit: Estimated) -> dict[str, Quantity]:
@@ -123,7 +131,10 @@ def _quantities(fit: Estimated) -> dict[str, Quantity]:
 
 def _surface(fit: Estimated) -> Surface:
     minimum = fit.minimum
-    return Surface(minimum.problem, minimum.evaluation, minimum.information, fit.covariance, minimum.score_variance, fit.interrupted)
+    # A root of 2 to three digits needs chi2 to a thousandth of its unit.
+    tight = replace(fit.tolerances, ftol=0.1 * fit.tolerances.ftol)
+    problem, evaluation, known = minimum.problem, minimum.evaluation, minimum.information
+    return Surface(problem, evaluation, known, fit.covariance, minimum.score_variance, fit.solver, tight, fit.interrupted)
 
 
 def _error(fit: Estimated, name: str) -> float:
