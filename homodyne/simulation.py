@@ -65,8 +65,7 @@ def simulate(
         diagonal_excess: Gaussian noise only: added to the diagonal, where shot noise is in measured maps.
         noise: ``gaussian`` or ``speckle``.
         threads: angles computed side by side with speckle; None: one per core. Changes no number.
-        **speckle: with ``noise="speckle"``: pixels, pixels_per_speckle, layers, photons, beam_drift, bad_frames, heterogeneity,
-            contrast_drift, slope, static_bins, as ``speckle.Speckle`` says.
+        **speckle: with ``noise="speckle"``: the fields of ``speckle.Speckle``, e.g. pixels, photons, slope, static_bins.
 
     Returns:
         A float64 Dataset whose ``truth`` holds ``parameters``; with speckle also ``pixels`` and the ``counts`` of each frame.
@@ -86,7 +85,7 @@ def simulate(
         if speckle:
             raise ValueError(f"{', '.join(speckle)}: for noise='speckle' only, and noise is 'gaussian'")
         maps = _gaussian(parameters, angles, t, np.array([scale, base, spread]), seed, diagonal_excess, sample)
-        pixels, notes, uneven = np.full(len(angles), np.nan), [f"{note}, sigma {np.max(spread):g}"], None
+        pixels, notes, detector = np.full(len(angles), np.nan), [f"{note}, sigma {np.max(spread):g}"], Speckle()
     else:
         detector = _detector(speckle)
         check_speckle(scale, base, kernel, frames, detector)
@@ -95,12 +94,10 @@ def simulate(
         sources = _field_sources(parameters, angles, t, detector.layers, sample)
         maps = record(sources, [float(value) for value in scale], detector, seed=seed, threads=threads)
         pixels, notes = np.full(len(angles), float(detector.pixels)), _speckle_notes(note, mode, detector)
-        uneven = detector if detector.slope or detector.static_bins > 1 else None
     tiles, diagonal = np.empty((len(angles), tile_count(frames), TILE, TILE)), np.empty((len(angles), frames))
-    counts, scattering = np.empty((len(angles), frames)), []
+    counts, scattering = np.empty((len(angles), frames)), [np.zeros(0)] * len(angles)
     for k, made in enumerate(maps):
-        scattering.append(made.scattering)
-        tiles[k], diagonal[k], counts[k] = pack(made.c2), np.diagonal(made.c2), made.counts
+        tiles[k], diagonal[k], counts[k], scattering[k] = pack(made.c2), np.diagonal(made.c2), made.counts, made.scattering
     return Dataset(
         tiles=tiles,
         phi=angles,
@@ -113,12 +110,14 @@ def simulate(
         counts=counts if noise == "speckle" else pixels,
         provenance=Provenance("simulated", "simulated", tuple(notes)),
         truth=Truth({name: float(value) for name, value in parameters.items()}, kernel),
-        weights=None if uneven is None else _weights(scattering, uneven),
+        weights=_weights(scattering, detector),
     )
 
 
-def _weights(scattering: list[np.ndarray], detector: Speckle) -> PixelWeights:
-    """As a reader of the mean of each pixel finds them."""
+def _weights(scattering: list[np.ndarray], detector: Speckle) -> PixelWeights | None:
+    """As a reader of the mean of each pixel finds them; None where pixels are alike."""
+    if not detector.slope and detector.static_bins == 1:
+        return None
     places = np.arange(detector.pixels)[:, None]
     return pixel_weights(scattering, [places] * len(scattering), [detector.bins] * len(scattering))
 
