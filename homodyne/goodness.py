@@ -198,18 +198,18 @@ def _standard(every: Directions, combine: np.ndarray, angles: int) -> np.ndarray
     return np.divide(z, np.sqrt(np.maximum(variance, 0.0)), out=np.full_like(z, np.nan), where=variance > 0).reshape(angles, -1)
 
 
-def offset_test(offset: np.ndarray, covariance: np.ndarray) -> Test:
-    """Is the offset 1 at every angle? The test for static structure, which blocks cannot see because the offset is fitted.
+def offset_test(offset: np.ndarray, covariance: np.ndarray, expected: np.ndarray | float = 1.0) -> Test:
+    """Is the offset the expected one at every angle? The test for static structure, which blocks cannot see because the offset is fitted.
 
     Args:
-        offset: (P,). covariance: (P, P) of it, singular where angles share one offset.
+        offset: (P,). covariance: (P, P) of it, singular where angles share one offset. expected: 1, or what unequal pixels make of it.
     """
     known = np.diagonal(covariance) > 0
     if not known.any() or not np.isfinite(covariance).all():
         return Test("offset", float("nan"), 0, float("nan"))
     values, vectors = np.linalg.eigh(covariance[np.ix_(known, known)])
     used = values > 1e-9 * values[-1]
-    statistic = float(np.sum((vectors[:, used].T @ (offset[known] - 1)) ** 2 / values[used]))
+    statistic = float(np.sum((vectors[:, used].T @ (offset - expected)[known]) ** 2 / values[used]))
     rank = int(used.sum())
     return Test("offset", statistic, rank, float(chdtrc(rank, statistic)))
 

@@ -104,3 +104,10 @@ def test_the_gap_is_named_beside_the_shear_rate() -> None:
     assert any("the gap is assumed" in statement for statement in found.statements)
     odd = fitted(replace(sample("laminar_flow"), gap=200.0), noise="auto")
     assert any("is it in Angstrom?" in statement for statement in odd.statements)
+
+
+def test_the_offset_that_unequal_pixels_make_is_expected() -> None:
+    """Intensities from 1/2 to 3/2 of their mean raise the offset by 1/12: geometry, not static structure."""
+    found = fitted(sample(slope=1.0), mode="static", noise="auto")
+    assert found.offset.mean() == pytest.approx(1 + 1 / 12, abs=0.01)
+    assert found.verdict.name == "good"
