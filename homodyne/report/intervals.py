@@ -114,7 +114,8 @@ def _draw_profile(panel: Axes, profile: Profile, truth: float | None) -> None:
     panel.axhline(level, color=GREY, linestyle=":", linewidth=0.8, zorder=0)
     ends = [end for end in (profile.lower, profile.upper) if np.isfinite(end)]
     panel.vlines(ends, 0, level, color=BLUE, linewidth=0.8)
-    panel.axvspan(max(profile.lower, x[0]), min(profile.upper, x[-1]), color=BLUE, alpha=0.1, linewidth=0)
+    inside = [end if np.isfinite(end) else edge for end, edge in ((profile.lower, x[0]), (profile.upper, x[-1]))]
+    panel.axvspan(*inside, color=BLUE, alpha=0.1, linewidth=0)
     if truth is not None:
         panel.axvline(truth, color="black", linestyle="-.", linewidth=0.8)
     limits = _range(profile)
@@ -125,21 +126,24 @@ def _draw_profile(panel: Axes, profile: Profile, truth: float | None) -> None:
     else:
         panel.xaxis.set_major_locator(MaxNLocator(5, prune="both"))
     panel.set(xlim=limits, ylim=(0, 1.5 * level), xlabel=_label(profile.name, profile.unit), ylabel="calibrated Δχ²")
-    missing = [word for word, end in (("lower", profile.lower), ("upper", profile.upper)) if not np.isfinite(end)]
-    if missing:
-        panel.set_title(f"no {' and no '.join(missing)} limit")
+    sides = (("lower", profile.lower), ("upper", profile.upper))
+    none, lost = [word for word, end in sides if np.isinf(end)], [word for word, end in sides if np.isnan(end)]
+    words = [f"no {' and no '.join(none)} limit"] if none else []
+    words += [f"{' and '.join(lost)} limit not found"] if lost else []
+    panel.set_title(", ".join(words))
 
 
 def _range(profile: Profile) -> tuple[float, float]:
     """From a little below to a little above both intervals; of a side without limit, as much as four times the other."""
     marks = [end for end in (profile.lower, profile.upper, *profile.linear, profile.estimate) if np.isfinite(end)]
     low, high = min(marks), max(marks)
-    width = max(high - low, 1e-12 * abs(profile.estimate))
+    # Where only the estimate is known, a tenth of it on either side.
+    width = max(high - low, 0.025 * abs(profile.estimate), 1e-12)
     if not np.isfinite(profile.lower):
         low = max(float(profile.value[0]), min(low, high - 4 * width))
     if not np.isfinite(profile.upper):
         high = min(float(profile.value[-1]), max(high, low + 4 * width))
-    margin = 0.15 * (high - low) if high > low else 1.0
+    margin = max(0.15 * (high - low), 0.5 * width if high - low < width else 0.0)
     return low - margin, high + margin
 
 

@@ -146,20 +146,22 @@ def _draw_cuts(panel: Axes, cut: Cuts, k: int) -> None:
 def _draw_rate(panel: Axes, key: str, curve: Curve, truth: dict[str, float] | None) -> None:
     value, error = curve.value, np.where(np.isfinite(curve.error), curve.error, 0.0)
     logarithmic = bool(np.all(value > 0) and np.all(curve.t > 0))
-    colour = BLUE if curve.determined else GREY
-    panel.fill_between(curve.t, value - error, value + error, color=colour, alpha=0.25, linewidth=0, label="±1σ")
+    colour, known = BLUE if curve.determined else GREY, None
+    if np.isfinite(curve.error).any():
+        panel.fill_between(curve.t, value - error, value + error, color=colour, alpha=0.25, linewidth=0, label="±1σ")
     panel.plot(curve.t, value, color=colour, label="fit" if curve.determined else "fit (not determined)")
     if truth is not None and key in LAWS and all(name in truth for name in LAWS[key]):
         amplitude, exponent, offset = (truth[name] for name in LAWS[key])
         known = np.asarray(power_law(amplitude, exponent, offset, curve.t))
         panel.plot(curve.t, known, "--", color="black", label="truth")
+        logarithmic = logarithmic and bool(np.all(known > 0))
     if np.isfinite(curve.best_time):
         panel.axvline(curve.best_time, color=GREY, linewidth=0.6, linestyle=":", label="best determined")
     panel.set(xlabel="time (s)", ylabel=f"{symbol(key)} ({unit(curve.unit)})")
     if logarithmic:
         # A band that reaches below zero must not decide the range of a logarithmic axis.
-        low = np.maximum(value - error, 0.3 * value).min()
-        high = np.minimum(value + error, 3 * value).max()
+        shown = [np.maximum(value - error, 0.3 * value), np.minimum(value + error, 3 * value), *([] if known is None else [known])]
+        low, high = min(float(line.min()) for line in shown), max(float(line.max()) for line in shown)
         panel.set(xscale="log", yscale="log", ylim=(low / 1.15, high * 1.15))
         if high < 100 * low:
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
