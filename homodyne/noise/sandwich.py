@@ -15,6 +15,8 @@ from .base import AbstractNoise, Minimised, Noise
 LONG_RANGE = 2.3
 # Errors by which r must exceed 1 before speckles are taken to be larger than a pixel.
 GROWS = 2.0
+# Errors by which the speckle size of single values may differ from that of block means.
+AGREE = 2.5
 # Errors by which single values must scatter too much before shot noise or pixels are changed.
 EXCESS = 3.0
 
@@ -49,7 +51,7 @@ class Sandwich(AbstractNoise):
             why = f"the record holds only {seen.participation:.1f} independent frames"
             return self._unknown(minimum, found, f"{why}; accepted: noise.pixels, the detector pixels averaged in each map")
         if found.known.all() and seen.ratio > 1 + seen.error and self.speckle_size is None:
-            found, cause = _explained(found, seen, minimum)
+            found, cause = _explained(found, sums, seen, minimum)
             if cause:
                 statements.append(f"{cause}, or the model does not describe the map")
                 found, sums, seen = measured(found)
@@ -72,11 +74,23 @@ def _approximate(found: Counted) -> float:
     return 0.0 if weights is None else float(np.mean(np.maximum(weights.shot - 1, 0.0)))
 
 
-def _explained(found: Counted, seen: Scatter, minimum: Minimised) -> tuple[Counted, str]:
+def _size_of_scatter(found: Counted, sums: list[AngleSums], seen: Scatter) -> tuple[float, float]:
+    """r with which single values would scatter as they do, and its error; what the fit takes away in proportion."""
+    pixels = found.counting.pixels
+    speckle, variance = (np.array([getattr(part.images, name) for part in sums]) / pixels for name in ("speckle", "variance"))
+    observed = float(sum(part.images.squares for part in sums))
+    expected = observed / seen.ratio
+    slope = float(speckle.sum()) * expected / max(float(variance.sum()), 1e-300)
+    return (1 + (observed - expected) / slope, observed * seen.error / slope) if slope > 0 else (1.0, np.inf)
+
+
+def _explained(found: Counted, sums: list[AngleSums], seen: Scatter, minimum: Minimised) -> tuple[Counted, str]:
     """Counting with which residuals scatter as they do, and in words what was found; empty when nothing was."""
     much = f"residuals scatter {seen.ratio:.2f} times what {np.median(found.counting.pixels):.0f} independent pixels do"
-    growth = speckle_growth(found, LONG_RANGE, minimum)
-    if growth.r > 1 + GROWS * growth.error and growth.by_size > growth.by_number:
+    growth, (single, spread) = speckle_growth(found, LONG_RANGE, minimum), _size_of_scatter(found, sums, seen)
+    # A model that does not describe the map makes block means scatter as well, but single values less than such speckles would.
+    alike = abs(growth.r - single) < AGREE * np.hypot(growth.error, spread)
+    if growth.r > 1 + GROWS * growth.error and growth.by_size > growth.by_number and alike:
         size = f"r = {growth.r:.2f} +- {growth.error:.2g}"
         return _with_size(found, growth.r), f"{much}, and their means over blocks more: speckles larger than a pixel ({size} is used)"
     if seen.ratio < 1 + EXCESS * seen.error:
