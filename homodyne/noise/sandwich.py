@@ -13,7 +13,8 @@ from .base import AbstractNoise, Minimised, Noise
 
 # Between r1 = 1 + 2.28 (r - 1), pixels along a line of four per speckle, and r1 = 2 r of large Gaussian speckles.
 LONG_RANGE = 2.3
-# Errors by which r must exceed 1 before speckles are taken to be larger than a pixel.
+# Errors by which single values must scatter too much before block means are asked (two goodness-of-fit passes), and by which r must
+# exceed 1 before speckles are taken to be larger than a pixel.
 GROWS = 2.0
 # Errors by which the speckle size of single values may differ from that of block means.
 AGREE = 2.5
@@ -50,7 +51,7 @@ class Sandwich(AbstractNoise):
         if not found.known.all() and seen.participation < FEWEST_FRAMES:
             why = f"the record holds only {seen.participation:.1f} independent frames"
             return self._unknown(minimum, found, f"{why}; accepted: noise.pixels, the detector pixels averaged in each map")
-        if found.known.all() and seen.ratio > 1 + seen.error and self.speckle_size is None:
+        if found.known.all() and seen.ratio > 1 + GROWS * seen.error and self.speckle_size is None:
             found, cause = _explained(found, sums, seen, minimum)
             if cause:
                 statements.append(f"{cause}, or the model does not describe the map")
