@@ -129,11 +129,15 @@ def confident(arguments: tuple[str, int, int]) -> dict:
     wrong, numbers = {}, {**fit.parameters, **{key: value for key, value in fit.rates.items() if key.endswith("_best")}}
     for key, estimate in numbers.items():
         lower, upper = estimate.interval
-        value, error = (estimate.value, estimate.error) if estimate.status == "free" else ((lower + upper) / 2, (upper - lower) / 4)
-        off = value - truth[key]
+        if estimate.status not in ("free", "interval") or lower > upper:
+            # An interval through infinity leaves out only what lies between its ends.
+            continue
+        off = truth[key] - estimate.value
         off = (off + 90) % 180 - 90 if key == "phi0" else off
-        if estimate.status in ("free", "interval") and np.isfinite(error) and abs(off) > 5 * error:
-            wrong[key] = off / error
+        half = upper - estimate.value if off > 0 else estimate.value - lower
+        # Five errors, where the side of the interval is 1.96 of them.
+        if abs(off) > 5 / 1.96 * half:
+            wrong[key] = float(1.96 * off / half) if half else float("inf")
     key = "J_best" if family == "no_shear" else "gamma_dot_best"
     right = abs(fit.rates[key].value / truth[key] - 1) < 0.1
     undetermined = fit.rates[key].status == "undetermined"
