@@ -18,17 +18,21 @@ INDISTINCT = 10.0
 """Rise of chi2, calibrated by the noise, below which another minimum is another answer."""
 LISTED = 4
 """Solutions that the sentence lists."""
+SIGNAL = 0.2
+"""Share of the largest contrast that an angle must have to say something of the flow."""
 SAMPLED = 0.5 * np.pi
 """rad between neighbouring frames above which the flow phase is no longer followed from frame to frame."""
 
 
-def declare(found: Identified, model: Model, u: np.ndarray, alternatives: Sequence[Alternative], unit: float) -> Identified:
+def declare(
+    found: Identified, model: Model, u: np.ndarray, contrast: np.ndarray, alternatives: Sequence[Alternative], unit: float
+) -> Identified:
     """The same results without errors across solutions, and with sentences that list those and say which angles follow the flow.
 
     Args:
-        u: (p,) the estimate. alternatives: other minima. unit: rise of chi2 that counts as one (errors calibrated by the noise).
+        u: (p,) the estimate. contrast: (P,) of it. alternatives: other minima. unit: rise of chi2 that counts as one (errors calibrated by the noise).
     """
-    found = _blind(replace(found, statements=(*found.statements, *sampling(model, u))), model, u)
+    found = _blind(replace(found, statements=(*found.statements, *sampling(model, u))), model, u, contrast)
     rivals = [other for other in alternatives if np.nanmin([other.rise, other.alike]) < INDISTINCT * unit]
     lost: dict[str, None] = {}
     texts, steps = [], []
@@ -58,9 +62,10 @@ def declare(found: Identified, model: Model, u: np.ndarray, alternatives: Sequen
     )
 
 
-def _blind(found: Identified, model: Model, u: np.ndarray) -> Identified:
-    """No error of flow and direction where fewer than two angles see any of the flow between neighbouring frames."""
-    if "gamma_dot" not in found.curves or np.sum(model.frame_phase(u) < np.pi) >= 2:
+def _blind(found: Identified, model: Model, u: np.ndarray, contrast: np.ndarray) -> Identified:
+    """No error of flow and direction where fewer than two angles with signal see any of the flow between neighbouring frames."""
+    sees = (model.frame_phase(u) < np.pi) & (contrast > SIGNAL * contrast.max())
+    if "gamma_dot" not in found.curves or sees.sum() >= min(2, len(contrast)):
         return found
     flow = {*model.laws["gamma_dot"].names, "phi0"}
     return replace(
@@ -68,7 +73,7 @@ def _blind(found: Identified, model: Model, u: np.ndarray) -> Identified:
         parameters={name: _withheld(estimate, name in flow) for name, estimate in found.parameters.items()},
         rates={name: _withheld(estimate, "gamma_dot" in name) for name, estimate in found.rates.items()},
         curves={name: curve.withheld() if name == "gamma_dot" else curve for name, curve in found.curves.items()},
-        statements=(*found.statements, "shear rate and phi0 are not determined: fewer than two angles see the flow from frame to frame"),
+        statements=(*found.statements, "shear rate and phi0 are not determined: fewer than two angles with signal follow the flow"),
     )
 
 

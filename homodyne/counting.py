@@ -38,6 +38,7 @@ class Counted:
         known: (P,) bool, the number of pixels is that of the file or of the settings.
         pixels_text, shot_text: the sources, in words. statements: what disagrees.
         diagonal_agrees: the raw diagonal is known and confirms the shot noise.
+        explained: what was changed, in words, so that residuals scatter as they do; empty when nothing was.
     """
 
     counting: Counting
@@ -46,6 +47,7 @@ class Counted:
     shot_text: str
     statements: tuple[str, ...] = ()
     diagonal_agrees: bool = False
+    explained: str = ""
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ class Fitted:
         size = self.information.size
         covariance, reach = self.noise.covariance[:size, :size], self.reach[:, :size]
         found = identify(self.problem.model, self.job.mode, self.u, covariance, self.information, self.absent, reach)
-        found = declare(found, self.problem.model, self.u, self.solution.alternatives, self.unit)
+        found = declare(found, self.problem.model, self.u, self.contrast, self.solution.alternatives, self.unit)
         return found.withheld() if self.verdict.name == "failed" else found
 
     @property

@@ -55,7 +55,7 @@ class Sandwich(AbstractNoise):
             found, cause = _explained(found, sums, seen, minimum)
             if cause:
                 statements.append(f"{cause}, or the model does not describe the map")
-                found, sums, seen = measured(found)
+                found, sums, seen = measured(replace(found, explained=cause))
         if found.known.all() and seen.ratio * (1 + 3 * seen.error + _approximate(found)) < 1:
             pixels = f"{np.median(found.counting.pixels):.0f} pixels do"
             why = "a wrong number of pixels, or maps that were smoothed"

@@ -102,7 +102,7 @@ class Wishart(AbstractNoise):
             return "noise.shot=fixed needs mean counts; accepted: free_scale"
         scatter = squares.scatter
         excess = scatter is not None and scatter.ratio > 1 + DISAGREE * scatter.error
-        if excess or (self.speckle_size is None and counted.counting.r != 1):
+        if excess or counted.explained:
             return "residuals scatter more than the raw diagonal allows: it may have been replaced, or the model does not describe the map"
         return ""
 

@@ -29,6 +29,8 @@ ALIASED_PHASE = 2.0
 """rad between neighbouring frames above which a flow has aliases worth a second search."""
 ALIKE_CONTRAST, ALIKE_OFFSET = 0.1, 0.005
 """Spread between angles by which solutions are compared: contrast as a fraction of its mean, offset absolute."""
+UNLIKE = 0.3
+"""Smallest over largest contrast of the angles below which a flow is doubted: a wrong one leaves angles to which it cannot give signal."""
 COMPARED_PASSES = 15
 """Passes that a comparison at equal prior may cost for each minimum."""
 NEAR, ALIASES = 30.0, 4
@@ -247,7 +249,8 @@ class _Run:
     def check_aliases(self) -> None:
         """Search again where frames hardly sample the flow, with contrasts that are alike, and choose by that prior."""
         model, best = self.problem.model, self.best.evaluation
-        if np.max(model.frame_phase(best.u)) < ALIASED_PHASE:
+        unlike = self.problem.design.count > 2 and best.contrast.min() < UNLIKE * best.contrast.max()
+        if np.max(model.frame_phase(best.u)) < ALIASED_PHASE and not ("gamma_dot" in model.laws and unlike):
             return
         variance = best.chi2 / max(float(self.source.dataset.pairs.sum()), 1.0)
         contrast = float(np.average(best.contrast, weights=np.maximum(best.decay, 1e-9)))
