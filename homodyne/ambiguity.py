@@ -30,7 +30,8 @@ def declare(
     """The same results without errors across solutions, and with sentences that list those and say which angles follow the flow.
 
     Args:
-        u: (p,) the estimate. contrast: (P,) of it. alternatives: other minima. unit: rise of chi2 that counts as one (errors calibrated by the noise).
+        u: (p,) the estimate. contrast: (P,) of it. alternatives: other minima.
+        unit: rise of chi2 that counts as one (errors calibrated by the noise).
     """
     found = _blind(replace(found, statements=(*found.statements, *sampling(model, u))), model, u, contrast)
     rivals = [other for other in alternatives if np.nanmin([other.rise, other.alike]) < INDISTINCT * unit]
