@@ -17,6 +17,8 @@ from .pairsums import Pair
 
 SLOWER = 10.0
 """Ratio of the relaxation times of the second decay."""
+LARGEST = 700.0
+"""Argument whose exponential is still finite in double precision."""
 
 Direction = Callable[[Pair, tuple[jax.Array, ...]], jax.Array]
 """dh of pairs of frames from the differences of their states, elementwise; zero for a pair of one frame with itself."""
@@ -31,7 +33,8 @@ def static_field(pair: Pair, difference: tuple[jax.Array, ...]) -> jax.Array:
 def second_decay(pair: Pair, difference: tuple[jax.Array, ...]) -> jax.Array:
     """dh/dx of a slower part x of the field."""
     field, exponent = pair.field(difference), _exponent(pair, difference)
-    slow = field * jnp.exp(0.5 * (1 - 1 / SLOWER) * exponent)
+    # Where g1 underflows the growing factor must stay finite: 0 times infinity is no number.
+    slow = field * jnp.exp(jnp.minimum(0.5 * (1 - 1 / SLOWER) * exponent, LARGEST))
     return 2 * field * (slow - field)
 
 

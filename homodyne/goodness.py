@@ -30,6 +30,8 @@ FIT_HOLDS = 0.01
 """p-value below which a sentence says that the model fails."""
 RANK = 1e-3
 """Eigenvalues of the correlation matrix below this are not counted."""
+TOO_GOOD = 0.99
+"""p-values above this count as this when tests are combined: noise that is thought too large must not outweigh a test that rejects."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ def goodness(minimum: Minimised, noise: Noise, rival: tuple[Pair, list[Point]] |
 
 def _standard(every: Directions, combine: np.ndarray, angles: int) -> np.ndarray:
     """(P, r) standardised combinations."""
-    variance = np.einsum("re,ef,rf->r", combine, every.covariance, combine)
+    variance = np.sum((combine @ every.covariance) * combine, axis=1)
     z = combine @ every.z.ravel()
     return np.divide(z, np.sqrt(np.maximum(variance, 0.0)), out=np.full_like(z, np.nan), where=variance > 0).reshape(angles, -1)
 
@@ -217,12 +219,12 @@ def offset_test(offset: np.ndarray, covariance: np.ndarray, expected: np.ndarray
 def verdict_p(tests: dict[str, Test]) -> tuple[float, str]:
     """p-value of all tests together, whatever their correlation, and the name of the most telling one.
 
-    The mean of tan(pi (1/2 - p)) is nearly Cauchy in the tail (Liu and Xie 2020).
+    The mean of tan(pi (1/2 - p)) is nearly Cauchy in the tail (Liu and Xie 2020), p cut at TOO_GOOD.
     """
     known = {name: test.p_value for name, test in tests.items() if np.isfinite(test.p_value)}
     if not known:
         return float("nan"), ""
-    p = np.clip(np.array(list(known.values())), 1e-300, 1 - 1e-12)
+    p = np.clip(np.array(list(known.values())), 1e-300, TOO_GOOD)
     # tan(pi (1/2 - p)) of a small p, without the cancellation.
     statistic = np.mean(np.where(p < 1e-8, 1 / (np.pi * p), np.tan(np.pi * (0.5 - p))))
     together = 1 / (np.pi * statistic) if statistic > 1e8 else 0.5 - np.arctan(statistic) / np.pi

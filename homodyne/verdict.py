@@ -36,7 +36,7 @@ def judge(
     reason = _not_meant(p_value, unexplained, at_bound if scaled else np.zeros(len(phi), dtype=bool))
     if reason:
         return Verdict("failed", p_value, LEVEL, f"THE FIT CANNOT BE MEANT, no error is quoted: {reason}")
-    if found is None:
+    if found is None or np.isnan(p_value):
         return Verdict("untested", p_value, LEVEL, "the fit was not tested: its noise is not known")
     name, sentence = _tested(found, p_value, offset, dt, phi)
     return Verdict(name, p_value, LEVEL, sentence)

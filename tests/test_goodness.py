@@ -11,6 +11,7 @@ from scipy.stats import chi2, kstest
 
 from homodyne.config import option
 from homodyne.covariance import Counting, angle_sums, fitted_points
+from homodyne.directions import directions_of
 from homodyne.goodness import FEWEST_PAIRS, directions, goodness, lag_age_blocks, offset_test
 from homodyne.mode.flow import Decay
 from homodyne.results import Test as Result
@@ -146,6 +147,23 @@ def departed(model, fit, angle: int, early: np.ndarray, late: np.ndarray) -> np.
 
     changed = np.array([mixed(np.ones_like(x)), mixed(np.exp(-x / 20)), np.exp(-(x ** (1 + little)))])
     return fit.contrast[angle] * (changed - np.exp(-x)) / little
+
+
+@pytest.mark.parametrize(("pair", "phase"), [(Decay(0), ()), (Decay(2), (0.7,)), (Decay(2), (4.0,))])
+def test_directions_are_differences_of_the_mixed_field_and_finite_however_far_the_decay(pair, phase):
+    """Closed forms of the mixed field, with shear of either sign of g1, and exponents at which g1 underflows."""
+    exponent = np.array([0.0, 1e-3, 0.5, 3.0, 30.0, 1600.0, 1e5])
+    difference = (jnp.asarray(exponent), *(jnp.full(len(exponent), value) for value in phase))
+    shear = np.sinc(phase[0] / np.pi) if phase else 1.0
+    field, little = shear * np.exp(-exponent / 2), 1e-6
+
+    def slope(other: np.ndarray | float) -> np.ndarray:
+        return (((1 - little) * field + little * other) ** 2 - ((1 + little) * field - little * other) ** 2) / (2 * little)
+
+    found = {name: np.asarray(of(pair, difference)) for name, of in directions_of(pair).items()}
+    np.testing.assert_allclose(found["static_field"], slope(1.0), rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(found["second_decay"], slope(shear * np.exp(-exponent / 20)), rtol=1e-7, atol=1e-9)
+    assert np.isfinite(found["stretching"]).all()
 
 
 @pytest.mark.parametrize("scaling", ["individual", "averaged"])

@@ -79,6 +79,15 @@ def test_independent_p_values_combine_to_a_p_value() -> None:
     assert telling == "a"
 
 
+@pytest.mark.parametrize("good", [0.999, 1 - 1e-9, 1.0])
+def test_tests_that_fit_too_well_do_not_outweigh_one_that_rejects(good: float) -> None:
+    """Four tests: the smallest p-value times four, Bonferroni's bound, up to what the cut leaves."""
+    tests = {name: Test(name, 0.0, 1, p) for name, p in {"a": good, "b": good, "c": 0.5, "offset": 1e-5}.items()}
+    value, telling = verdict_p(tests)
+    assert value == pytest.approx(4e-5, rel=0.01)
+    assert telling == "offset"
+
+
 def test_the_command_ends_with_5_and_saves_why(command: Command, tmp_path: Path) -> None:
     done = command(
         "mode=static", "data=simulated", "data.noise=speckle", "data.layers=null", "data.photons=5", "data.n_frames=60",
